@@ -1,0 +1,28 @@
+/* What the families share and no element type enters: sizes, limits, and the answers that several of them give. */
+#ifndef FC_COMMON_H
+#define FC_COMMON_H
+
+#define FC_SMALL_FORWARD 2000
+#define FC_SMALL_BACKWARD 2000
+
+#include "fastconv.h"
+#include "fpmode.h"
+
+#include <string.h>
+
+static inline double fc_multiply_adds(const fc_geometry *g) { /* a double, as it may pass 2^63 */
+    return (double)g->N * (double)g->K * (double)g->P * (double)g->Q * (double)(g->C / g->groups) * (double)g->R *
+           (double)g->S;
+}
+
+static inline const char *fc_always(const fc_geometry *g) {
+    (void)g;
+    return NULL;
+}
+
+static inline size_t fc_no_workspace(const fc_geometry *g, int threads) {
+    (void)g, (void)threads;
+    return 0;
+}
+
+#endif

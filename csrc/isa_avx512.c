@@ -1,0 +1,3 @@
+#define FC_TABLE fc_kernels_avx512
+#define FC_ISA_NAME "avx512"
+#include "kernels.inc"

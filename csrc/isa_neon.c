@@ -1,0 +1,3 @@
+#define FC_TABLE fc_kernels_neon
+#define FC_ISA_NAME "neon"
+#include "kernels.inc"

@@ -1,0 +1,173 @@
+/* A pool of threads that sleep when there is nothing to do.
+ *
+ * One call at a time owns the pool. It publishes a job, works on it itself, and every worker that wakes in time joins;
+ * tiles are handed out by an atomic counter, so a worker that is late or off its CPU holds nobody up. A second caller
+ * (another Python thread, or a tile that calls back) finds the pool owned and does its work alone. Idle workers spin for
+ * some 20 microseconds, long enough to catch the next layer of a network, then sleep: an OpenMP runtime that spins on
+ * costs 100 times the work itself on a busy machine. After fork the child starts with an empty pool. */
+#define _POSIX_C_SOURCE 200809L /* signal masks and pthread_atfork, whatever -std says */
+
+#include "fastconv.h"
+#include "fpmode.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+
+enum { MAX_WORKERS = 255, SPINS = 400 };
+
+typedef struct {
+    void (*tile)(void *context, ptrdiff_t i, int worker);
+    void *context;
+    ptrdiff_t tiles;
+    int keep_denormals;
+    int wanted; /* workers that may join */
+} job;
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards everything below that is not atomic */
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;    /* a job was published */
+static pthread_cond_t idle = PTHREAD_COND_INITIALIZER;    /* the last worker left the job */
+static job current;
+static int workers; /* threads that exist */
+static int asleep;  /* of them, those that wait for `wake` */
+static int joined;  /* that have joined the current job */
+static atomic_flag owned = ATOMIC_FLAG_INIT;
+static atomic_int active;         /* workers inside the current job; raised only under the mutex */
+static atomic_uint published;     /* number of jobs so far */
+static atomic_int open_job;       /* 1 while workers may join */
+static _Atomic ptrdiff_t counter; /* next tile */
+
+static void pause_cpu(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb"); /* about as long as an x86 pause, where `yield` is a no-op */
+#endif
+}
+
+static void take_tiles(const job *j, int worker) {
+    const fc_fpmode before = fc_fpmode_enter(j->keep_denormals);
+    for (;;) {
+        const ptrdiff_t i = atomic_fetch_add_explicit(&counter, 1, memory_order_relaxed);
+        if (i >= j->tiles)
+            break;
+        j->tile(j->context, i, worker);
+    }
+    fc_fpmode_leave(before);
+}
+
+static void *worker_main(void *unused) {
+    (void)unused;
+    unsigned seen = 0;
+    for (;;) {
+        for (int i = 0; i < SPINS && atomic_load_explicit(&published, memory_order_relaxed) == seen; i++)
+            pause_cpu();
+        pthread_mutex_lock(&mutex);
+        while (atomic_load(&published) == seen) {
+            asleep++;
+            pthread_cond_wait(&wake, &mutex);
+            asleep--;
+        }
+        seen = atomic_load(&published);
+        const int join = atomic_load(&open_job) && joined < current.wanted;
+        const int number = join ? ++joined : 0;
+        const job mine = current;
+        if (join)
+            atomic_fetch_add(&active, 1);
+        pthread_mutex_unlock(&mutex);
+        if (!join)
+            continue;
+        take_tiles(&mine, number);
+        if (atomic_fetch_sub(&active, 1) == 1) {
+            pthread_mutex_lock(&mutex); /* so that the owner is either not yet waiting or already woken by this */
+            pthread_cond_signal(&idle);
+            pthread_mutex_unlock(&mutex);
+        }
+    }
+    return NULL;
+}
+
+static void before_fork(void) { pthread_mutex_lock(&mutex); }
+
+static void after_fork_parent(void) { pthread_mutex_unlock(&mutex); }
+
+static void after_fork_child(void) { /* only the thread that forked is here */
+    pthread_mutex_init(&mutex, NULL);
+    pthread_cond_init(&wake, NULL);
+    pthread_cond_init(&idle, NULL);
+    workers = asleep = joined = 0;
+    atomic_store(&active, 0);
+    atomic_store(&published, 0);
+    atomic_store(&open_job, 0);
+    atomic_flag_clear(&owned);
+}
+
+static void start(void) { pthread_atfork(before_fork, after_fork_parent, after_fork_child); }
+
+/* Under the mutex. Signals are blocked in the workers: they belong to the program's own threads. Where the system gives
+ * no more threads, those that exist do the work. */
+static void grow(int count) {
+    if (workers >= count)
+        return;
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    while (workers < count && !pthread_create(&thread, &attributes, worker_main, NULL))
+        workers++;
+    pthread_attr_destroy(&attributes);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void alone(const job *j) {
+    const fc_fpmode before = fc_fpmode_enter(j->keep_denormals);
+    for (ptrdiff_t i = 0; i < j->tiles; i++)
+        j->tile(j->context, i, 0);
+    fc_fpmode_leave(before);
+}
+
+void fc_parallel(int threads, ptrdiff_t tiles, int keep_denormals,
+                 void (*tile)(void *context, ptrdiff_t i, int worker), void *context) {
+    ptrdiff_t helpers = (threads < tiles ? threads : tiles) - 1;
+    if (helpers > MAX_WORKERS)
+        helpers = MAX_WORKERS;
+    const job mine = {tile, context, tiles, keep_denormals, (int)helpers};
+    if (helpers < 1) {
+        alone(&mine);
+        return;
+    }
+    pthread_once(&once, start);
+    if (atomic_flag_test_and_set(&owned)) {
+        alone(&mine);
+        return;
+    }
+    pthread_mutex_lock(&mutex);
+    grow(mine.wanted);
+    current = mine;
+    joined = 0;
+    atomic_store(&counter, 0);
+    atomic_store(&open_job, 1);
+    atomic_fetch_add(&published, 1);
+    if (asleep)
+        pthread_cond_broadcast(&wake);
+    pthread_mutex_unlock(&mutex);
+
+    take_tiles(&mine, 0);
+
+    pthread_mutex_lock(&mutex);
+    atomic_store(&open_job, 0);
+    pthread_mutex_unlock(&mutex);
+    for (int i = 0; i < SPINS && atomic_load(&active); i++)
+        pause_cpu();
+    if (atomic_load(&active)) {
+        pthread_mutex_lock(&mutex);
+        while (atomic_load(&active))
+            pthread_cond_wait(&idle, &mutex);
+        pthread_mutex_unlock(&mutex);
+    }
+    atomic_flag_clear(&owned);
+}

@@ -1,0 +1,853 @@
+"""The public functions in Python: check the arguments, build the Geometry, allocate, call the chosen algorithm.
+
+Where the Cython extension was built, its functions of the same names stand in front of these and carry out the common
+case by themselves (a call on small arrays is mostly overhead); everything else, every error included, ends up here.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import planner, settings
+from .geometry import Geometry, Pads, conv_geometry, positive_ints, transposed_geometry
+
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+# ---- arguments
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    """`value` as an ndarray that the kernels can read: float32 or float64, native, aligned, C-contiguous."""
+    if isinstance(value, np.ndarray):
+        array = np.asarray(value)
+    elif hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        array = np.from_dlpack(value)
+    else:
+        array = np.asarray(value)
+    if array.dtype.newbyteorder("=") not in _DTYPES:
+        raise TypeError(
+            f"{name} must be float32 or float64, got {array.dtype}: convert it, for example with astype(np.float32)"
+        )
+    if array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative:
+        return array
+    _require_memory(name, array.size * array.itemsize)
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
+
+
+def _arrays(**named: Any) -> list[np.ndarray]:
+    """Several arrays, which must share one dtype."""
+    arrays = [_array(name, value) for name, value in named.items()]
+    first, *others = zip(named, arrays)
+    for name, array in others:
+        if array.dtype != first[1].dtype:
+            raise TypeError(
+                f"{first[0]} is {first[1].dtype} and {name} is {array.dtype}: convert one of them, "
+                f"for example with astype(np.{first[1].dtype})"
+            )
+    return arrays
+
+
+def _batched(axes: int, array: np.ndarray) -> np.ndarray:
+    """With a batch axis: (C, ...) becomes (1, C, ...). Wrong ranks are left to the geometry's checks."""
+    return array[None] if array.ndim == axes + 1 else array
+
+
+def _plane(array: np.ndarray) -> np.ndarray:
+    """A batched 1-D array as one of planes with a single row; a 2-D one as it is."""
+    return array[:, :, None, :] if array.ndim == 3 else array
+
+
+def _bias(name: str, value: Any, dtype: np.dtype[Any], channels: int, plane: Sequence[int]) -> np.ndarray | None:
+    """The bias as (K,) or (K, P, Q), or None. `plane` is the output's spatial shape as the caller sees it."""
+    if value is None:
+        return None
+    bias = _array("bias", value)
+    if bias.dtype != dtype:
+        raise TypeError(f"bias is {bias.dtype}, input and weight are {dtype}: convert it with astype(np.{dtype})")
+    if bias.shape == (channels,):
+        return bias
+    if bias.shape == (channels, *plane):
+        return bias if bias.ndim == 3 else bias[:, None, :]
+    raise ValueError(
+        f"{name}: bias must be ({channels},), or untied {(channels, *plane)}, one value an output position; "
+        f"got {bias.shape} (no broadcasting)"
+    )
+
+
+def _output(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: Sequence[Any]) -> np.ndarray:
+    """`out` after its checks, or a new array."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name}: out must be a NumPy array, got {type(out).__name__}")
+    if out.dtype != dtype or not out.dtype.isnative:
+        raise TypeError(f"{name}: out is {out.dtype}, the result is {dtype}")
+    if out.shape != shape:
+        raise ValueError(f"{name}: out has shape {out.shape}, the result has {shape}")
+    if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+        raise ValueError(f"{name}: out must be C-contiguous, aligned and writeable")
+    # out is contiguous, so bounds that overlap mean shared bytes in all but contrived cases.
+    if any(isinstance(a, np.ndarray) and np.may_share_memory(out, a) for a in inputs):
+        raise ValueError(f"{name}: out must not overlap an input")
+    return out
+
+
+@functools.lru_cache(maxsize=1)
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # unknown here: let the allocation itself decide
+        return 1 << 62
+
+
+def _require_memory(what: str, count: int) -> None:
+    """MemoryError where `count` bytes can't be had, before anything is allocated (Linux grants pages it has not got)."""
+    if count > 1 << 28 and count > _memory():
+        raise MemoryError(f"{what} needs {count:,} bytes, this machine has {_memory():,}")
+
+
+# ---- carrying out
+
+
+def _run(
+    operation: str,
+    g: Geometry,
+    x: np.ndarray,
+    w: np.ndarray,
+    y: np.ndarray,
+    bias: np.ndarray | None,
+    backend: str | None,
+    algorithm: str | None,
+) -> None:
+    """One operation into the array that it writes; arrays are batched, of the caller's rank."""
+    here = settings.current()
+    target = {"forward": y, "backward_input": x, "backward_weight": w}[operation]
+    name = here.backend if backend is None else backend
+    assert name is not None and here.threads is not None
+    strict = here.precision == "strict"
+    dtype = target.dtype
+    chosen, _ = planner.choose(operation, g, dtype, name, algorithm, here.threads, strict)
+    if 0 in (x.size, w.size, y.size):  # a batch or channels of size 0: an empty sum
+        target[...] = 0
+        if bias is not None:
+            target += bias if bias.ndim == 3 else bias[:, None, None] if target.ndim == 4 else bias[:, None]
+        return
+    _require_memory(operation, chosen.workspace(operation, g, dtype, here.threads))
+    chosen.run(operation, g, _plane(x), _plane(w), _plane(y), bias, here.threads, strict)
+
+
+def _pad(x: np.ndarray, pads: Pads, mode: str) -> np.ndarray:
+    """The batched input after padding of any mode but zeros."""
+    pairs = pads[-(x.ndim - 2) :]
+    _require_memory("the padded input", x.itemsize * math.prod(x.shape[:2]) * _padded_size(x, pairs))
+    names: dict[str, Any] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    return np.ascontiguousarray(np.pad(x, ((0, 0), (0, 0), *pairs), names[mode]))
+
+
+def _padded_size(x: np.ndarray, pairs: Sequence[tuple[int, int]]) -> int:
+    return math.prod(size + sum(pair) for size, pair in zip(x.shape[2:], pairs))
+
+
+def _unpad_gradient(padded: np.ndarray, pads: Pads, mode: str) -> np.ndarray:
+    """The gradient of the input from that of the padded input: every copied element's is added to its source's."""
+    for axis, (before, after) in zip(range(2, padded.ndim), pads[-(padded.ndim - 2) :]):
+        along = np.moveaxis(padded, axis, 0)
+        size = len(along) - before - after
+        inner = along[before : before + size].copy()
+        head, tail = along[:before], along[before + size :]
+        if mode == "replicate":
+            inner[0] += head.sum(axis=0)
+            inner[-1] += tail.sum(axis=0)
+        elif mode == "reflect":
+            inner[1 : 1 + before] += head[::-1]
+            inner[size - 1 - after : size - 1] += tail[::-1]
+        else:  # circular
+            inner[size - before :] += head
+            inner[:after] += tail
+        padded = np.moveaxis(inner, 0, axis)
+    return np.ascontiguousarray(padded)
+
+
+def _bias_gradient(grad_output: np.ndarray, untied: bool) -> np.ndarray:
+    """Over the batch alone, or over batch and positions: pairwise along each plane, then in float64 over the batch."""
+    dtype = grad_output.dtype
+    if untied:
+        return grad_output.sum(axis=0, dtype=np.float64).astype(dtype)
+    N, K = grad_output.shape[:2]
+    planes = grad_output.reshape(N, K, math.prod(grad_output.shape[2:])).sum(axis=2)
+    return planes.sum(axis=0, dtype=np.float64).astype(dtype)
+
+
+# ---- convolution
+
+
+def _conv(
+    axes: int,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    padding_mode: str,
+    out: Any,
+    backend: str | None,
+    algorithm: str | None,
+) -> np.ndarray:
+    name = f"conv{axes}d"
+    x, w = _arrays(input=input, weight=weight)
+    batched = x.ndim != axes + 1
+    x = _batched(axes, x)
+    g, pads = conv_geometry(axes, x.shape, w.shape, stride, padding, dilation, groups, padding_mode)
+    plane = g.y_shape[-axes:]
+    b = _bias(name, bias, x.dtype, g.K, plane)
+    shape = (g.N, g.K, *plane) if batched else (g.K, *plane)
+    _require_memory(f"the output of {name}", x.itemsize * math.prod(shape))
+    y = _output(name, out, shape, x.dtype, (input, weight, bias))
+    if padding_mode != "zeros":
+        x = _pad(x, pads, padding_mode)
+    _run("forward", g, x, w, _batched(axes, y), b, backend, algorithm)
+    return y
+
+
+def conv1d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
+    *,
+    padding_mode: str = "zeros",
+    out: np.ndarray | None = None,
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> np.ndarray:
+    """1-D convolution (cross-correlation, as in torch): ``y[n,k,q] = bias + sum_cs w[k,c,s] x[n, c, q*stride + s*dilation - pad]``.
+
+    Parameters
+    ----------
+    input : array of shape (N, C_in, L) or (C_in, L), float32 or float64
+    weight : array of shape (C_out, C_in/groups, K), the same dtype
+    bias : array of shape (C_out,), or untied (C_out, L_out), or None
+    stride, dilation, groups : int, default 1
+    padding : int, ``((before, after),)``, ``"valid"`` or ``"same"`` (stride 1; an even kernel pads one more after)
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+    out : C-contiguous array of the result's shape and dtype to write into, not overlapping an input
+    backend : {"cython", "numba", "reference"}, default the current one (:func:`use_backend`)
+    algorithm : one that :func:`explain` names; default the planner's choice
+
+    Returns
+    -------
+    array of shape (N, C_out, L_out) or (C_out, L_out), with
+    ``L_out = (L + before + after - dilation*(K-1) - 1) // stride + 1``
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, with the shapes and the rule broken; unknown backend or algorithm.
+    TypeError
+        Dtypes other than float32 and float64, or mixed ones; a stride, padding or dilation that is no int.
+    RuntimeError
+        A backend or algorithm that was asked for and cannot be used here.
+    MemoryError
+        More memory needed than the machine has.
+
+    Notes
+    -----
+    Direct summation stays within 3 times the float32 error of torch. Other algorithms (see :func:`precision`) err by at
+    most 1e-5 of the largest absolute output.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> x = np.array([[[1.0, 2.0, 3.0, 4.0]]])
+    >>> w = np.array([[[2.0, 1.0, 3.0]]])
+    >>> fc.conv1d(x, w, np.array([1.0]))
+    array([[[14., 20.]]])
+    """
+    return _conv(
+        1, input, weight, bias, stride, padding, dilation, groups, padding_mode, out, backend, algorithm
+    )  # fmt: skip
+
+
+def conv2d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
+    *,
+    padding_mode: str = "zeros",
+    out: np.ndarray | None = None,
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> np.ndarray:
+    """2-D convolution (cross-correlation, as in torch).
+
+    Parameters
+    ----------
+    input : array of shape (N, C_in, H, W) or (C_in, H, W), float32 or float64
+    weight : array of shape (C_out, C_in/groups, R, S), the same dtype
+    bias : array of shape (C_out,), or untied (C_out, H_out, W_out), or None
+    stride, dilation : int or one int per axis, default 1
+    groups : int, default 1
+    padding : int, one int per axis, one ``(before, after)`` pair per axis, ``"valid"``, or ``"same"`` (stride 1 only)
+    padding_mode, out, backend, algorithm
+        As in :func:`conv1d`; so are the errors raised.
+
+    Returns
+    -------
+    array of shape (N, C_out, H_out, W_out) or (C_out, H_out, W_out)
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.conv2d(np.ones((1, 1, 3, 3), np.float32), np.ones((1, 1, 3, 3), np.float32), padding="same")
+    array([[[[4., 6., 4.],
+             [6., 9., 6.],
+             [4., 6., 4.]]]], dtype=float32)
+    """
+    return _conv(
+        2, input, weight, bias, stride, padding, dilation, groups, padding_mode, out, backend, algorithm
+    )  # fmt: skip
+
+
+# ---- its gradients
+
+
+def _check_gradient(name: str, grad: np.ndarray, batched: bool, shape: tuple[int, ...]) -> np.ndarray:
+    """`grad` with a batch axis, after the check that it has the output's shape."""
+    expected = shape if batched else shape[1:]
+    if grad.shape != expected:
+        raise ValueError(f"{name}: grad_output must have the shape of the output, {expected}, got {grad.shape}")
+    return grad if batched else grad[None]
+
+
+def _mask(value: Sequence[bool]) -> tuple[bool, bool, bool]:
+    if len(value) != 3:
+        raise ValueError(f"output_mask must hold three bools (input, weight, bias), got {value!r}")
+    return bool(value[0]), bool(value[1]), bool(value[2])
+
+
+def _conv_backward(
+    axes: int,
+    grad_output: Any,
+    input: Any,
+    weight: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    padding_mode: str,
+    bias_shape: Sequence[int] | None,
+    output_mask: Sequence[bool],
+    backend: str | None,
+    algorithm: str | None,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    name = f"conv{axes}d_backward"
+    want_input, want_weight, want_bias = _mask(output_mask)
+    x, w, gy = _arrays(input=input, weight=weight, grad_output=grad_output)
+    batched = x.ndim != axes + 1
+    x = _batched(axes, x)
+    g, pads = conv_geometry(axes, x.shape, w.shape, stride, padding, dilation, groups, padding_mode)
+    plane = g.y_shape[-axes:]
+    y = _check_gradient(name, gy, batched, (g.N, g.K, *plane))
+    shapes = ((g.K,), (g.K, *plane))
+    if bias_shape is not None and tuple(bias_shape) not in shapes:
+        raise ValueError(f"{name}: bias_shape must be None, {shapes[0]} or {shapes[1]}, got {tuple(bias_shape)}")
+    grad_input = grad_weight = grad_bias = None
+    if want_input:
+        grad_input = _backward_input(g, pads, padding_mode, x.shape, w, y, backend, algorithm)
+        grad_input = grad_input if batched else grad_input[0]
+    if want_weight:
+        if padding_mode != "zeros":
+            x = _pad(x, pads, padding_mode)
+        grad_weight = np.empty(w.shape, w.dtype)
+        _run("backward_weight", g, x, grad_weight, y, None, backend, algorithm)
+    if want_bias:
+        grad_bias = _bias_gradient(y, bias_shape is not None and tuple(bias_shape) == shapes[1])
+    return grad_input, grad_weight, grad_bias
+
+
+def _backward_input(
+    g: Geometry,
+    pads: Pads,
+    padding_mode: str,
+    shape: tuple[int, ...],
+    w: np.ndarray,
+    y: np.ndarray,
+    backend: str | None,
+    algorithm: str | None,
+) -> np.ndarray:
+    padded = shape if padding_mode == "zeros" else (*shape[:2], *g.x_shape[-(len(shape) - 2) :])
+    _require_memory("the gradient of the input", y.itemsize * math.prod(padded))
+    grad = np.empty(padded, y.dtype)
+    _run("backward_input", g, grad, w, y, None, backend, algorithm)
+    return grad if padding_mode == "zeros" else _unpad_gradient(grad, pads, padding_mode)
+
+
+def conv1d_backward(
+    grad_output: Any,
+    input: Any,
+    weight: Any,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
+    padding_mode: str = "zeros",
+    bias_shape: Sequence[int] | None = None,
+    output_mask: Sequence[bool] = (True, True, True),
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """The gradients of :func:`conv1d`.
+
+    Parameters
+    ----------
+    grad_output : array of the output's shape, (N, C_out, L_out) or (C_out, L_out)
+    input, weight, stride, padding, dilation, groups, padding_mode, backend
+        What the forward was given.
+    bias_shape : None or (C_out,) for a tied bias, (C_out, L_out) for an untied one
+    output_mask : three bools
+        Which of the three gradients to compute; the others are None.
+    algorithm : applies to every gradient computed, and raises if one has no such algorithm
+
+    Returns
+    -------
+    (grad_input, grad_weight, grad_bias), with the shapes of input, weight and bias (summed over the batch)
+
+    Raises
+    ------
+    As :func:`conv1d`; ValueError where grad_output does not have the output's shape.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> x, w = np.array([[[1.0, 2.0, 3.0, 4.0]]]), np.array([[[2.0, 1.0, 3.0]]])
+    >>> fc.conv1d_backward(np.array([[[12.0, 16.0]]]), x, w)
+    (array([[[24., 44., 52., 48.]]]), array([[[ 44.,  72., 100.]]]), array([28.]))
+    """
+    return _conv_backward(
+        1, grad_output, input, weight, stride, padding, dilation, groups, padding_mode, bias_shape, output_mask, backend,
+        algorithm,
+    )  # fmt: skip
+
+
+def conv2d_backward(
+    grad_output: Any,
+    input: Any,
+    weight: Any,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
+    padding_mode: str = "zeros",
+    bias_shape: Sequence[int] | None = None,
+    output_mask: Sequence[bool] = (True, True, True),
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """The gradients of :func:`conv2d`: as :func:`conv1d_backward`, with (N, C, H, W) arrays.
+
+    An untied bias has ``bias_shape=(C_out, H_out, W_out)``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> x, w = np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2))
+    >>> grad_input, grad_weight, grad_bias = fc.conv2d_backward(np.ones((1, 1, 2, 2)), x, w)
+    >>> grad_input[0, 0]
+    array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]])
+    """
+    return _conv_backward(
+        2, grad_output, input, weight, stride, padding, dilation, groups, padding_mode, bias_shape, output_mask, backend,
+        algorithm,
+    )  # fmt: skip
+
+
+# ---- one gradient at a time, as torch.nn.grad
+
+
+def _size(name: str, value: Any) -> tuple[int, ...]:
+    try:
+        return positive_ints(name, value, len(value), minimum=0)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of ints, got {value!r}") from None
+
+
+def _conv_input(
+    axes: int,
+    input_size: Any,
+    weight: Any,
+    grad_output: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    backend: str | None,
+    algorithm: str | None,
+) -> np.ndarray:
+    w, gy = _arrays(weight=weight, grad_output=grad_output)
+    size = _size("input_size", input_size)
+    batched = len(size) != axes + 1
+    shape = size if batched else (1, *size)
+    g, pads = conv_geometry(axes, shape, w.shape, stride, padding, dilation, groups)
+    y = _check_gradient(f"grad.conv{axes}d_input", gy, batched, (g.N, g.K, *g.y_shape[-axes:]))
+    grad = _backward_input(g, pads, "zeros", shape, w, y, backend, algorithm)
+    return grad if batched else grad[0]
+
+
+def _conv_weight(
+    axes: int,
+    input: Any,
+    weight_size: Any,
+    grad_output: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    backend: str | None,
+    algorithm: str | None,
+) -> np.ndarray:
+    x, gy = _arrays(input=input, grad_output=grad_output)
+    size = _size("weight_size", weight_size)
+    batched = x.ndim != axes + 1
+    x = _batched(axes, x)
+    g, _ = conv_geometry(axes, x.shape, size, stride, padding, dilation, groups)
+    y = _check_gradient(f"grad.conv{axes}d_weight", gy, batched, (g.N, g.K, *g.y_shape[-axes:]))
+    _require_memory("the gradient of the weight", x.itemsize * math.prod(size))
+    grad = np.empty(size, x.dtype)
+    _run("backward_weight", g, x, grad, y, None, backend, algorithm)
+    return grad
+
+
+def conv1d_input(
+    input_size: Sequence[int],
+    weight: Any,
+    grad_output: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
+    *,
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> np.ndarray:
+    """The gradient of :func:`conv1d` with respect to its input, as ``torch.nn.grad.conv1d_input``.
+
+    Parameters
+    ----------
+    input_size : the input's shape, (N, C_in, L) or (C_in, L)
+    weight : array of shape (C_out, C_in/groups, K), float32 or float64
+    grad_output : array of the output's shape, the same dtype
+    stride, padding, dilation, groups, backend, algorithm
+        As in :func:`conv1d`; so are the errors raised.
+
+    Returns
+    -------
+    array of shape `input_size`
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.conv1d_input((1, 1, 4), np.array([[[2.0, 1.0, 3.0]]]), np.array([[[12.0, 16.0]]]))
+    array([[[24., 44., 52., 48.]]])
+    """
+    return _conv_input(1, input_size, weight, grad_output, stride, padding, dilation, groups, backend, algorithm)
+
+
+def conv2d_input(
+    input_size: Sequence[int],
+    weight: Any,
+    grad_output: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
+    *,
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> np.ndarray:
+    """The gradient of :func:`conv2d` with respect to its input: :func:`conv1d_input` with (N, C, H, W) arrays.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.conv2d_input((1, 1, 2, 2), np.ones((1, 1, 2, 2)), np.ones((1, 1, 1, 1)))
+    array([[[[1., 1.],
+             [1., 1.]]]])
+    """
+    return _conv_input(2, input_size, weight, grad_output, stride, padding, dilation, groups, backend, algorithm)
+
+
+def conv1d_weight(
+    input: Any,
+    weight_size: Sequence[int],
+    grad_output: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
+    *,
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> np.ndarray:
+    """The gradient of :func:`conv1d` with respect to its weight, as ``torch.nn.grad.conv1d_weight``.
+
+    Parameters
+    ----------
+    input : array of shape (N, C_in, L) or (C_in, L), float32 or float64
+    weight_size : the weight's shape, (C_out, C_in/groups, K)
+    grad_output : array of the output's shape, the same dtype
+    stride, padding, dilation, groups, backend, algorithm
+        As in :func:`conv1d`; so are the errors raised.
+
+    Returns
+    -------
+    array of shape `weight_size`
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.conv1d_weight(np.array([[[1.0, 2.0, 3.0, 4.0]]]), (1, 1, 3), np.array([[[12.0, 16.0]]]))
+    array([[[ 44.,  72., 100.]]])
+    """
+    return _conv_weight(1, input, weight_size, grad_output, stride, padding, dilation, groups, backend, algorithm)
+
+
+def conv2d_weight(
+    input: Any,
+    weight_size: Sequence[int],
+    grad_output: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
+    *,
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> np.ndarray:
+    """The gradient of :func:`conv2d` with respect to its weight: :func:`conv1d_weight` with (N, C, H, W) arrays.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.conv2d_weight(np.ones((1, 1, 2, 2)), (1, 1, 2, 2), np.ones((1, 1, 1, 1)))
+    array([[[[1., 1.],
+             [1., 1.]]]])
+    """
+    return _conv_weight(2, input, weight_size, grad_output, stride, padding, dilation, groups, backend, algorithm)
+
+
+# ---- transposed convolution: backward_input with the roles of x and y exchanged
+
+
+def _conv_transpose(
+    axes: int,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: Any,
+    dilation: Any,
+    out: Any,
+    backend: str | None,
+    algorithm: str | None,
+) -> np.ndarray:
+    name = f"conv_transpose{axes}d"
+    y, w = _arrays(input=input, weight=weight)
+    batched = y.ndim != axes + 1
+    y = _batched(axes, y)
+    g = transposed_geometry(axes, y.shape, w.shape, stride, padding, output_padding, groups, dilation)
+    plane = g.x_shape[-axes:]
+    b = _bias(name, bias, y.dtype, g.C, plane)
+    shape = (g.N, g.C, *plane) if batched else (g.C, *plane)
+    _require_memory(f"the output of {name}", y.itemsize * math.prod(shape))
+    x = _output(name, out, shape, y.dtype, (input, weight, bias))
+    _run("backward_input", g, _batched(axes, x), w, y, None, backend, algorithm)
+    if b is not None:
+        planes = _plane(_batched(axes, x))
+        planes += b if b.ndim == 3 else b[:, None, None]
+    return x
+
+
+def conv_transpose1d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: Any = 1,
+    dilation: Any = 1,
+    *,
+    out: np.ndarray | None = None,
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> np.ndarray:
+    """1-D transposed convolution, in torch's argument order: the adjoint of :func:`conv1d`.
+
+    Parameters
+    ----------
+    input : array of shape (N, C_in, L) or (C_in, L), float32 or float64
+    weight : array of shape (C_in, C_out/groups, K), the same dtype
+    bias : array of shape (C_out,), or untied (C_out, L_out), or None
+    stride, groups, dilation : int, default 1
+    padding : as in :func:`conv1d` (``padding_mode`` is always "zeros")
+    output_padding : int, default 0
+        Added to one side of the output's shape; smaller than max(stride, dilation).
+    out, backend, algorithm
+        As in :func:`conv1d`; so are the errors raised.
+
+    Returns
+    -------
+    array of shape (N, C_out, L_out) or (C_out, L_out), with
+    ``L_out = (L - 1)*stride - before - after + dilation*(K - 1) + output_padding + 1``
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.conv_transpose1d(np.array([[[12.0, 16.0]]]), np.array([[[2.0, 1.0, 3.0]]]))
+    array([[[24., 44., 52., 48.]]])
+    """
+    return _conv_transpose(
+        1, input, weight, bias, stride, padding, output_padding, groups, dilation, out, backend, algorithm
+    )  # fmt: skip
+
+
+def conv_transpose2d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: Any = 1,
+    dilation: Any = 1,
+    *,
+    out: np.ndarray | None = None,
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> np.ndarray:
+    """2-D transposed convolution: :func:`conv_transpose1d` with (N, C, H, W) arrays.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.conv_transpose2d(np.ones((1, 1, 1, 1)), np.ones((1, 1, 2, 2)), stride=2).shape
+    (1, 1, 2, 2)
+    """
+    return _conv_transpose(
+        2, input, weight, bias, stride, padding, output_padding, groups, dilation, out, backend, algorithm
+    )  # fmt: skip
+
+
+def _conv_transpose_backward(
+    axes: int,
+    grad_output: Any,
+    input: Any,
+    weight: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: Any,
+    dilation: Any,
+    output_mask: Sequence[bool],
+    backend: str | None,
+    algorithm: str | None,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    want_input, want_weight, want_bias = _mask(output_mask)
+    y, w, gx = _arrays(input=input, weight=weight, grad_output=grad_output)
+    batched = y.ndim != axes + 1
+    y = _batched(axes, y)
+    g = transposed_geometry(axes, y.shape, w.shape, stride, padding, output_padding, groups, dilation)
+    x = _check_gradient(f"conv_transpose{axes}d_backward", gx, batched, (g.N, g.C, *g.x_shape[-axes:]))
+    grad_input = grad_weight = grad_bias = None
+    if want_input:
+        grad_input = np.empty(y.shape, y.dtype)
+        _run("forward", g, x, w, grad_input, None, backend, algorithm)
+        grad_input = grad_input if batched else grad_input[0]
+    if want_weight:
+        grad_weight = np.empty(w.shape, w.dtype)
+        _run("backward_weight", g, x, grad_weight, y, None, backend, algorithm)
+    if want_bias:
+        grad_bias = _bias_gradient(x, untied=False)
+    return grad_input, grad_weight, grad_bias
+
+
+def conv_transpose1d_backward(
+    grad_output: Any,
+    input: Any,
+    weight: Any,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: Any = 1,
+    dilation: Any = 1,
+    output_mask: Sequence[bool] = (True, True, True),
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """The gradients of :func:`conv_transpose1d`: (grad_input, grad_weight, grad_bias), None where masked out.
+
+    Arguments as there, with `grad_output` of the output's shape and `output_mask` as in :func:`conv1d_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> x, w = np.array([[[12.0, 16.0]]]), np.array([[[2.0, 1.0, 3.0]]])
+    >>> fc.conv_transpose1d_backward(np.array([[[1.0, 2.0, 3.0, 4.0]]]), x, w)
+    (array([[[13., 19.]]]), array([[[ 44.,  72., 100.]]]), array([10.]))
+    """
+    return _conv_transpose_backward(
+        1, grad_output, input, weight, stride, padding, output_padding, groups, dilation, output_mask, backend, algorithm
+    )  # fmt: skip
+
+
+def conv_transpose2d_backward(
+    grad_output: Any,
+    input: Any,
+    weight: Any,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: Any = 1,
+    dilation: Any = 1,
+    output_mask: Sequence[bool] = (True, True, True),
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """The gradients of :func:`conv_transpose2d`: :func:`conv_transpose1d_backward` with (N, C, H, W) arrays.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> x, w = np.ones((1, 1, 1, 1)), np.ones((1, 1, 2, 2))
+    >>> fc.conv_transpose2d_backward(np.ones((1, 1, 2, 2)), x, w)[0]
+    array([[[[4.]]]])
+    """
+    return _conv_transpose_backward(
+        2, grad_output, input, weight, stride, padding, output_padding, groups, dilation, output_mask, backend, algorithm
+    )  # fmt: skip
+
+
