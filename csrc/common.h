@@ -20,9 +20,19 @@ static inline const char *fc_always(const fc_geometry *g) {
     return NULL;
 }
 
+static inline const char *fc_never_unwise(const fc_geometry *g, int threads) {
+    (void)g, (void)threads;
+    return NULL;
+}
+
 static inline size_t fc_no_workspace(const fc_geometry *g, int threads) {
     (void)g, (void)threads;
     return 0;
+}
+
+/* Threads that a call of this size is worth: below some 20 microseconds of work the hand-over costs more than it saves. */
+static inline int fc_worthwhile_threads(const fc_geometry *g, int threads) {
+    return threads < 1 || fc_multiply_adds(g) < 1e6 ? 1 : threads;
 }
 
 #endif

@@ -31,6 +31,11 @@
 #define FC_REGISTERS 16
 #endif
 
+#if defined(__clang__)
+#define FC_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FC_UNROLL _Pragma("GCC unroll 16")
+#endif
 #define FC_INLINE static inline __attribute__((always_inline, unused))
 #define FC_PASTE_(a, b) a##_f##b
 #define FC_PASTE(a, b) FC_PASTE_(a, b)
@@ -93,7 +98,7 @@ FC_INLINE vec FC(unzip_odd)(vec a, vec b) { return __builtin_shufflevector(a, b,
 FC_INLINE vec FC(zip_low)(vec even, vec odd) { return __builtin_shufflevector(even, odd, FC_LOW); }
 FC_INLINE vec FC(zip_high)(vec even, vec odd) { return __builtin_shufflevector(even, odd, FC_HIGH); }
 
-/* All bits set in lanes lo <= l < hi. Lanes are counted in int32: the callers pass numbers within +-2 LANES. */
+/* All bits set in lanes lo <= l < hi. Here and below 0 <= lo, hi <= LANES. */
 FC_INLINE FC(ints) FC(between)(ptrdiff_t lo, ptrdiff_t hi) {
     const FC(ints) lane = {FC_IOTA};
     return (lane >= (int_lane)lo) & (lane < (int_lane)hi);
@@ -109,10 +114,7 @@ FC_INLINE FC(ints) FC(between)(ptrdiff_t lo, ptrdiff_t hi) {
 typedef FC_MASK FC(lane_mask);
 
 FC_INLINE FC(lane_mask) FC(mask_between)(ptrdiff_t lo, ptrdiff_t hi) {
-    const uint32_t all = ((uint32_t)1 << LANES) - 1;
-    const uint32_t below_hi = hi >= LANES ? all : hi <= 0 ? 0 : ((uint32_t)1 << hi) - 1;
-    const uint32_t below_lo = lo >= LANES ? all : lo <= 0 ? 0 : ((uint32_t)1 << lo) - 1;
-    return (FC(lane_mask))(below_hi & ~below_lo);
+    return (FC(lane_mask))((((uint32_t)1 << hi) - 1) & ~(((uint32_t)1 << lo) - 1));
 }
 #if FC_BITS == 32
 FC_INLINE vec FC(load_masked)(FC(lane_mask) m, const real *p) { return (vec)_mm512_maskz_loadu_ps(m, p); }
@@ -154,26 +156,41 @@ FC_INLINE void FC(store_lanes)(real *p, vec v, ptrdiff_t lo, ptrdiff_t hi) {
 }
 #else
 FC_INLINE vec FC(load_lanes)(const real *p, ptrdiff_t lo, ptrdiff_t hi) {
-    if (lo <= 0 && hi >= LANES)
+    if (lo == 0 && hi == LANES)
         return FC(load)(p);
     real lanes[FC_VECTOR_BYTES / sizeof(real)] = {0};
-    for (ptrdiff_t l = lo > 0 ? lo : 0; l < hi && l < LANES; l++)
+    for (ptrdiff_t l = lo; l < hi; l++)
         lanes[l] = p[l];
     return FC(load)(lanes);
 }
 FC_INLINE void FC(store_lanes)(real *p, vec v, ptrdiff_t lo, ptrdiff_t hi) {
-    if (lo <= 0 && hi >= LANES) {
+    if (lo == 0 && hi == LANES) {
         FC(store)(p, v);
         return;
     }
     real lanes[FC_VECTOR_BYTES / sizeof(real)];
     FC(store)(lanes, v);
-    for (ptrdiff_t l = lo > 0 ? lo : 0; l < hi && l < LANES; l++)
+    for (ptrdiff_t l = lo; l < hi; l++)
         p[l] = lanes[l];
 }
 #endif
 
 #endif
+
+/* row[at .. at + LANES) of a row of `width` elements; what lies outside the row is zero and is not touched. */
+FC_INLINE vec FC(load_outer)(const real *row, ptrdiff_t at, ptrdiff_t width) {
+    if (at >= width || at <= -LANES)
+        return (vec){0};
+    const ptrdiff_t lo = at < 0 ? -at : 0, hi = width - at < LANES ? width - at : LANES;
+    return FC(load_lanes)(row + at, lo, hi);
+}
+
+/* Lanes 0 .. count - 1 to row[at ...], those that lie inside the row. */
+FC_INLINE void FC(store_outer)(real *row, vec v, ptrdiff_t at, ptrdiff_t count, ptrdiff_t width) {
+    const ptrdiff_t lo = at < 0 ? -at : 0, fit = width - at < LANES ? width - at : LANES, hi = count < fit ? count : fit;
+    if (lo < hi)
+        FC(store_lanes)(row + at, v, lo, hi);
+}
 
 #undef FC_EVEN
 #undef FC_ODD

@@ -34,7 +34,7 @@ def _current(get: Any) -> Any:
 
 def _config() -> dict[str, Any]:
     missing = {name: reason for name in NAMES if (reason := unavailable(name))}
-    built = cython.kernels is not None
+    kernels = cython.kernels
     return {
         "fastconv": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
@@ -43,9 +43,9 @@ def _config() -> dict[str, Any]:
         "backends": ", ".join(usable()),
         **{f"no {name}": reason for name, reason in missing.items()},
         "backend in use": _current(lambda: settings.current().backend),
-        "ISA in use": _current(cython.isa) if built else "none: no extension",
-        "ISAs": ", ".join(f"{name}{'' if usable else ' (not on this CPU)'}" for name, usable in cython.isas()) or "none",
-        "compiler": cython._kernels.compiler() if built else "none: no extension",
+        "ISA in use": _current(cython.isa) if kernels else "none: no extension",
+        "ISAs": ", ".join(name if here else f"{name} (not on this CPU)" for name, here in cython.isas()) or "none",
+        "compiler": kernels.compiler() if kernels else "none: no extension",
         "threads": _current(settings.get_num_threads),
         "precision": _current(lambda: settings.current().precision),
     }

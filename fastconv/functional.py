@@ -6,9 +6,9 @@ case by themselves (a call on small arrays is mostly overhead); everything else,
 
 from __future__ import annotations
 
-import functools
 import math
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,18 +23,14 @@ _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 # ---- arguments
 
 
-def _array(name: str, value: Any) -> np.ndarray:
-    """`value` as an ndarray that the kernels can read: float32 or float64, native, aligned, C-contiguous."""
-    if isinstance(value, np.ndarray):
-        array = np.asarray(value)
-    elif hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-        array = np.from_dlpack(value)
-    else:
-        array = np.asarray(value)
-    if array.dtype.newbyteorder("=") not in _DTYPES:
-        raise TypeError(
-            f"{name} must be float32 or float64, got {array.dtype}: convert it, for example with astype(np.float32)"
-        )
+def _as_array(value: Any) -> np.ndarray:
+    if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        return np.from_dlpack(value)
+    return np.asarray(value)
+
+
+def _readable(name: str, array: np.ndarray) -> np.ndarray:
+    """The array as the kernels can read it: native, aligned, C-contiguous."""
     if array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative:
         return array
     _require_memory(name, array.size * array.itemsize)
@@ -43,15 +39,13 @@ def _array(name: str, value: Any) -> np.ndarray:
 
 def _arrays(**named: Any) -> list[np.ndarray]:
     """Several arrays, which must share one dtype."""
-    arrays = [_array(name, value) for name, value in named.items()]
-    first, *others = zip(named, arrays)
-    for name, array in others:
-        if array.dtype != first[1].dtype:
-            raise TypeError(
-                f"{first[0]} is {first[1].dtype} and {name} is {array.dtype}: convert one of them, "
-                f"for example with astype(np.{first[1].dtype})"
-            )
-    return arrays
+    found = [_as_array(value) for value in named.values()]
+    dtypes = [array.dtype.newbyteorder("=") for array in found]
+    if any(dtype not in _DTYPES for dtype in dtypes) or len(set(dtypes)) > 1:
+        listed = ", ".join(f"{name} is {dtype}" for name, dtype in zip(named, dtypes))
+        one = next((dtype for dtype in dtypes if dtype in _DTYPES), _DTYPES[0])
+        raise TypeError(f"{listed}: all must be float32 or all float64; convert, for example with astype(np.{one})")
+    return [_readable(name, array) for name, array in zip(named, found)]
 
 
 def _batched(axes: int, array: np.ndarray) -> np.ndarray:
@@ -68,9 +62,10 @@ def _bias(name: str, value: Any, dtype: np.dtype[Any], channels: int, plane: Seq
     """The bias as (K,) or (K, P, Q), or None. `plane` is the output's spatial shape as the caller sees it."""
     if value is None:
         return None
-    bias = _array("bias", value)
-    if bias.dtype != dtype:
+    bias = _as_array(value)
+    if bias.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"bias is {bias.dtype}, input and weight are {dtype}: convert it with astype(np.{dtype})")
+    bias = _readable("bias", bias)
     if bias.shape == (channels,):
         return bias
     if bias.shape == (channels, *plane):
@@ -94,23 +89,39 @@ def _output(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], i
     if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
         raise ValueError(f"{name}: out must be C-contiguous, aligned and writeable")
     # out is contiguous, so bounds that overlap mean shared bytes in all but contrived cases.
-    if any(isinstance(a, np.ndarray) and np.may_share_memory(out, a) for a in inputs):
+    if any(np.may_share_memory(out, _as_array(a)) for a in inputs if a is not None):
         raise ValueError(f"{name}: out must not overlap an input")
     return out
 
 
-@functools.lru_cache(maxsize=1)
 def _memory() -> int:
+    """Bytes that this process can still have: what the machine has left, and at most what its control group may hold."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        left = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # unknown here: let the allocation itself decide
-        return 1 << 62
+        left = 1 << 62
+    for path, pattern, unit in _LIMITS:
+        try:
+            with open(path) as file:
+                found = re.search(pattern, file.read(), re.MULTILINE)
+        except OSError:
+            continue
+        if found:
+            left = min(left, int(found[1]) * unit)
+    return left
+
+
+_LIMITS = (
+    ("/proc/meminfo", r"^MemAvailable:\s+(\d+) kB", 1024),
+    ("/sys/fs/cgroup/memory.max", r"^(\d+)", 1),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", r"^(\d+)", 1),
+)
 
 
 def _require_memory(what: str, count: int) -> None:
-    """MemoryError where `count` bytes can't be had, before anything is allocated (Linux grants pages it has not got)."""
-    if count > 1 << 28 and count > _memory():
-        raise MemoryError(f"{what} needs {count:,} bytes, this machine has {_memory():,}")
+    """MemoryError where `count` bytes are not to be had, before any is allocated (Linux grants more than it has)."""
+    if count > 1 << 28 and count > (left := _memory()):
+        raise MemoryError(f"{what} needs {count:,} bytes, {left:,} are left here")
 
 
 # ---- carrying out
@@ -125,12 +136,12 @@ def _run(
     bias: np.ndarray | None,
     backend: str | None,
     algorithm: str | None,
+    target_is_new: bool = True,
 ) -> None:
     """One operation into the array that it writes; arrays are batched, of the caller's rank."""
     here = settings.current()
     target = {"forward": y, "backward_input": x, "backward_weight": w}[operation]
     name = here.backend if backend is None else backend
-    assert name is not None and here.threads is not None
     strict = here.precision == "strict"
     dtype = target.dtype
     chosen, _ = planner.choose(operation, g, dtype, name, algorithm, here.threads, strict)
@@ -139,7 +150,9 @@ def _run(
         if bias is not None:
             target += bias if bias.ndim == 3 else bias[:, None, None] if target.ndim == 4 else bias[:, None]
         return
-    _require_memory(operation, chosen.workspace(operation, g, dtype, here.threads))
+    # A new array's pages are not there yet, so the two have to fit together.
+    own = target.nbytes if target_is_new else 0
+    _require_memory(operation, own + chosen.workspace(operation, g, dtype, here.threads))
     chosen.run(operation, g, _plane(x), _plane(w), _plane(y), bias, here.threads, strict)
 
 
@@ -210,11 +223,12 @@ def _conv(
     plane = g.y_shape[-axes:]
     b = _bias(name, bias, x.dtype, g.K, plane)
     shape = (g.N, g.K, *plane) if batched else (g.K, *plane)
-    _require_memory(f"the output of {name}", x.itemsize * math.prod(shape))
+    if out is None:
+        _require_memory(f"the output of {name}", x.itemsize * math.prod(shape))
     y = _output(name, out, shape, x.dtype, (input, weight, bias))
     if padding_mode != "zeros":
         x = _pad(x, pads, padding_mode)
-    _run("forward", g, x, w, _batched(axes, y), b, backend, algorithm)
+    _run("forward", g, x, w, _batched(axes, y), b, backend, algorithm, out is None)
     return y
 
 
@@ -232,7 +246,9 @@ def conv1d(
     backend: str | None = None,
     algorithm: str | None = None,
 ) -> np.ndarray:
-    """1-D convolution (cross-correlation, as in torch): ``y[n,k,q] = bias + sum_cs w[k,c,s] x[n, c, q*stride + s*dilation - pad]``.
+    """1-D convolution (cross-correlation, as in torch).
+
+    ``y[n,k,q] = bias[k] + sum over c,s of w[k,c,s] * x[n, c, q*stride + s*dilation - before]``, x being 0 outside.
 
     Parameters
     ----------
@@ -275,9 +291,7 @@ def conv1d(
     >>> fc.conv1d(x, w, np.array([1.0]))
     array([[[14., 20.]]])
     """
-    return _conv(
-        1, input, weight, bias, stride, padding, dilation, groups, padding_mode, out, backend, algorithm
-    )  # fmt: skip
+    return _conv(1, input, weight, bias, stride, padding, dilation, groups, padding_mode, out, backend, algorithm)
 
 
 def conv2d(
@@ -319,9 +333,7 @@ def conv2d(
              [6., 9., 6.],
              [4., 6., 4.]]]], dtype=float32)
     """
-    return _conv(
-        2, input, weight, bias, stride, padding, dilation, groups, padding_mode, out, backend, algorithm
-    )  # fmt: skip
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups, padding_mode, out, backend, algorithm)
 
 
 # ---- its gradients
@@ -441,9 +453,20 @@ def conv1d_backward(
     (array([[[24., 44., 52., 48.]]]), array([[[ 44.,  72., 100.]]]), array([28.]))
     """
     return _conv_backward(
-        1, grad_output, input, weight, stride, padding, dilation, groups, padding_mode, bias_shape, output_mask, backend,
+        1,
+        grad_output,
+        input,
+        weight,
+        stride,
+        padding,
+        dilation,
+        groups,
+        padding_mode,
+        bias_shape,
+        output_mask,
+        backend,
         algorithm,
-    )  # fmt: skip
+    )
 
 
 def conv2d_backward(
@@ -476,9 +499,20 @@ def conv2d_backward(
            [1., 2., 1.]])
     """
     return _conv_backward(
-        2, grad_output, input, weight, stride, padding, dilation, groups, padding_mode, bias_shape, output_mask, backend,
+        2,
+        grad_output,
+        input,
+        weight,
+        stride,
+        padding,
+        dilation,
+        groups,
+        padding_mode,
+        bias_shape,
+        output_mask,
+        backend,
         algorithm,
-    )  # fmt: skip
+    )
 
 
 # ---- one gradient at a time, as torch.nn.grad
@@ -680,9 +714,10 @@ def _conv_transpose(
     plane = g.x_shape[-axes:]
     b = _bias(name, bias, y.dtype, g.C, plane)
     shape = (g.N, g.C, *plane) if batched else (g.C, *plane)
-    _require_memory(f"the output of {name}", y.itemsize * math.prod(shape))
+    if out is None:
+        _require_memory(f"the output of {name}", y.itemsize * math.prod(shape))
     x = _output(name, out, shape, y.dtype, (input, weight, bias))
-    _run("backward_input", g, _batched(axes, x), w, y, None, backend, algorithm)
+    _run("backward_input", g, _batched(axes, x), w, y, None, backend, algorithm, out is None)
     if b is not None:
         planes = _plane(_batched(axes, x))
         planes += b if b.ndim == 3 else b[:, None, None]
@@ -730,7 +765,7 @@ def conv_transpose1d(
     """
     return _conv_transpose(
         1, input, weight, bias, stride, padding, output_padding, groups, dilation, out, backend, algorithm
-    )  # fmt: skip
+    )
 
 
 def conv_transpose2d(
@@ -757,7 +792,7 @@ def conv_transpose2d(
     """
     return _conv_transpose(
         2, input, weight, bias, stride, padding, output_padding, groups, dilation, out, backend, algorithm
-    )  # fmt: skip
+    )
 
 
 def _conv_transpose_backward(
@@ -819,8 +854,19 @@ def conv_transpose1d_backward(
     (array([[[13., 19.]]]), array([[[ 44.,  72., 100.]]]), array([10.]))
     """
     return _conv_transpose_backward(
-        1, grad_output, input, weight, stride, padding, output_padding, groups, dilation, output_mask, backend, algorithm
-    )  # fmt: skip
+        1,
+        grad_output,
+        input,
+        weight,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        output_mask,
+        backend,
+        algorithm,
+    )
 
 
 def conv_transpose2d_backward(
@@ -847,7 +893,16 @@ def conv_transpose2d_backward(
     array([[[[4.]]]])
     """
     return _conv_transpose_backward(
-        2, grad_output, input, weight, stride, padding, output_padding, groups, dilation, output_mask, backend, algorithm
-    )  # fmt: skip
-
-
+        2,
+        grad_output,
+        input,
+        weight,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        output_mask,
+        backend,
+        algorithm,
+    )

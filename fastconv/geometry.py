@@ -95,6 +95,7 @@ def _index(value: Any) -> int:
 
 def positive_ints(name: str, value: Any, axes: int, *, minimum: int = 1) -> tuple[int, ...]:
     """``value`` as one int an axis: an int, or a sequence of one or `axes` ints, each at least `minimum`."""
+    numbers: tuple[int, ...]
     try:
         numbers = (_index(value),)
     except TypeError:
@@ -122,14 +123,14 @@ def _pad_pairs(value: Any, kernel: Sequence[int], stride: Sequence[int], dilatio
             reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
             return tuple((total // 2, total - total // 2) for total in reach)  # an even kernel pads one more after
         raise ValueError(f"padding must be int(s), (before, after) pairs, 'valid' or 'same', got {value!r}")
-    if isinstance(value, (list, tuple)) and len(value) == axes and all(hasattr(v, "__len__") for v in value):
+    if isinstance(value, (list, tuple)) and len(value) in (1, axes) and all(hasattr(v, "__len__") for v in value):
         pairs = []
         for pair in value:
             if len(pair) != 2:
                 raise ValueError(f"padding: each axis takes one (before, after) pair, got {value!r}")
             before, after = positive_ints("padding", pair, 2, minimum=0)
             pairs.append((before, after))
-        return tuple(pairs)
+        return tuple(pairs if len(pairs) == axes else pairs * axes)  # one pair stands for every axis
     if axes == 1 and isinstance(value, (list, tuple)) and len(value) == 2:
         raise ValueError(f"padding={value!r} is ambiguous in 1-D: give an int, or ((before, after),)")
     return tuple((pad, pad) for pad in positive_ints("padding", value, axes, minimum=0))
@@ -151,7 +152,7 @@ def _check_ranks(axes: int, x_name: str, x_shape: Sequence[int], w_shape: Sequen
         )
     if len(w_shape) != axes + 2:
         raise ValueError(
-            f"conv{axes}d: weight must have {axes + 2} axes, (C_out, C_in/groups, kernel...), got shape {tuple(w_shape)}"
+            f"conv{axes}d: weight must have {axes + 2} axes, (C_out, C_in/groups, kernel...), got {tuple(w_shape)}"
         )
     if min(x_shape) < 0 or min(w_shape) < 0:
         raise ValueError(f"conv{axes}d: sizes cannot be negative: {x_name} {tuple(x_shape)}, weight {tuple(w_shape)}")
@@ -263,8 +264,8 @@ def transposed_geometry(
     N, C_in = x_shape[:2]
     if w_shape[0] != C_in or C_in % groups:
         raise ValueError(
-            f"conv_transpose{axes}d: weight {tuple(w_shape)} must be (C_in, C_out/groups, kernel...) with groups={groups} "
-            f"dividing C_in, input {tuple(x_shape)} has {C_in} channels"
+            f"conv_transpose{axes}d: weight {tuple(w_shape)} must be (C_in, C_out/groups, kernel...) with "
+            f"groups={groups} dividing C_in, input {tuple(x_shape)} has {C_in} channels"
         )
     if w_shape[1] < 1:
         raise ValueError(f"conv_transpose{axes}d: weight {tuple(w_shape)} has no output channel")

@@ -1,4 +1,4 @@
-"""Which backend and algorithm carry out an operation, and why: :func:`choose` for the calls, :func:`explain` for people.
+"""Which backend and algorithm carry out an operation, and why: :func:`choose` for calls, :func:`explain` for people.
 
 Every backend lists its algorithms best first, and each says of itself what it cannot do and where it would be a poor
 choice. The planner takes the first that does not refuse; there is no other rule.
@@ -87,9 +87,7 @@ def choose(
     return fallback, tuple(entry for entry in refused if entry[0] != fallback.name)
 
 
-def _named(
-    module: Any, operation: str, g: Geometry, dtype: np.dtype[Any], algorithm: str, strict: bool
-) -> Algorithm:
+def _named(module: Any, operation: str, g: Geometry, dtype: np.dtype[Any], algorithm: str, strict: bool) -> Algorithm:
     for candidate in module.ALGORITHMS:
         if candidate.name == algorithm:
             if strict and not candidate.exact:
@@ -177,7 +175,6 @@ def explain(
         g, _ = conv_geometry(axes, input_shape, weight_shape, stride, padding, dilation, groups, padding_mode)
     here = settings.current()
     name = backend or here.backend
-    assert name is not None and here.threads is not None and here.precision is not None
     notes = []
     refused: tuple[tuple[str, str], ...] = ()
     if backend is None:  # what the automatic choice of a backend passed over

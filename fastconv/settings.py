@@ -21,7 +21,15 @@ PRECISIONS = ("default", "strict")
 
 
 class Settings(NamedTuple):
-    """The values that a call sees. In an override, None stands for "the process-wide value"."""
+    """The values that a call sees."""
+
+    backend: str
+    threads: int
+    precision: str
+
+
+class Override(NamedTuple):
+    """What ``with`` blocks have changed in a thread's own context; None stands for "the process-wide value"."""
 
     backend: str | None = None
     threads: int | None = None
@@ -39,7 +47,7 @@ class _Handle:
 
     def __init__(self, field: str, value: Any):
         self._field, self._value, self._entered = field, value, False
-        self._tokens: list[contextvars.Token[Settings | None]] = []
+        self._tokens: list[contextvars.Token[Override | None]] = []
         _process_wide[field].push(self, value)
         _changed()
 
@@ -48,7 +56,7 @@ class _Handle:
             self._entered = True
             _process_wide[self._field].remove(self)
             _changed()
-        self._tokens.append(override.set((override.get() or Settings())._replace(**{self._field: self._value})))
+        self._tokens.append(override.set((override.get() or Override())._replace(**{self._field: self._value})))
         return self
 
     def __exit__(
@@ -67,7 +75,8 @@ class _Handle:
 class _ProcessWide:
     """One setting's process-wide value: the newest of the handles that no ``with`` block has taken back.
 
-    A stack and not one variable, because two threads may create and enter handles in any order: each takes back its own.
+    A stack and not one variable, because two threads may create and enter handles in any order: each takes back its
+    own.
     """
 
     def __init__(self, start: Callable[[], Any]):
@@ -165,7 +174,7 @@ def _positive(value: Any) -> int:
 
 MOST_THREADS = 1024  # more than any machine's cores; bounds the scratch that a call may ask for
 
-override: contextvars.ContextVar[Settings | None] = contextvars.ContextVar("fastconv_settings", default=None)
+override: contextvars.ContextVar[Override | None] = contextvars.ContextVar("fastconv_settings", default=None)
 _process_wide = {
     "backend": _ProcessWide(_backend_at_start),
     "threads": _ProcessWide(_threads_at_start),
@@ -186,7 +195,7 @@ def _changed() -> None:
 
 def process_wide() -> Settings:
     """The process-wide values. Raises what a wrong environment variable deserves."""
-    return Settings(*(_process_wide[field].get() for field in Settings._fields))
+    return Settings(**{field: value.get() for field, value in _process_wide.items()})
 
 
 def current() -> Settings:
@@ -194,7 +203,8 @@ def current() -> Settings:
     here = override.get()
     if here is None:
         return process_wide()
-    return Settings(*(_process_wide[f].get() if value is None else value for f, value in zip(here._fields, here)))
+    own = {field: value for field, value in here._asdict().items() if value is not None}
+    return Settings(**{field: own[field] if field in own else value.get() for field, value in _process_wide.items()})
 
 
 # ---- public
@@ -208,7 +218,7 @@ def use_backend(name: str) -> _Handle:
 
     Raises ValueError for an unknown name, RuntimeError (with the reason) for one that cannot be used here.
 
-    >>> import fastconv as fc
+    >>> import numpy as np, fastconv as fc
     >>> with fc.use_backend("reference"):
     ...     fc.conv1d(np.ones((1, 1, 3)), np.ones((1, 1, 3)))
     array([[[3.]]])
@@ -227,9 +237,7 @@ def set_num_threads(n: int) -> None:
 
 def get_num_threads() -> int:
     """The number of threads that a call made here and now may use."""
-    threads = current().threads
-    assert threads is not None
-    return threads
+    return current().threads
 
 
 def num_threads(n: int) -> _Handle:

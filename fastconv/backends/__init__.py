@@ -53,8 +53,8 @@ class Algorithm(Protocol):
         threads: int,
         strict: bool,
     ) -> None:
-        """Do it. ``x``, ``w``, ``y`` have the geometry's 4-D shapes, one dtype, and are C-contiguous and aligned; the one
-        that the operation writes is overwritten. ``bias`` (forward only): None, (K,) or (K, P, Q). No size is zero."""
+        """Do it. ``x``, ``w``, ``y`` have the geometry's 4-D shapes, one dtype, and are C-contiguous and aligned; the
+        one that the operation writes is overwritten. ``bias`` (forward only): None, (K,) or (K, P, Q). No size is 0."""
 
 
 def unavailable(name: str) -> str | None:

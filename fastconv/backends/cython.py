@@ -36,7 +36,6 @@ def unavailable() -> str | None:
 # ---- the instruction set: FASTCONV_ISA, or the best that this CPU has
 
 
-
 def isas() -> list[tuple[str, bool]]:
     """(name, usable on this CPU) of every instruction set that the extension was built for, best first."""
     return _kernels.isas() if kernels is not None else []
@@ -127,7 +126,6 @@ def __getattr__(name: str) -> Any:
 def _arm() -> None:
     """Tells the extension the process-wide settings; raises what a wrong environment variable deserves."""
     values = settings.process_wide()
-    assert values.threads is not None
     if values.backend == NAME:
         isa()
     _kernels.configure(values.backend == NAME, values.threads, values.precision == "strict")

@@ -63,7 +63,7 @@ def _groups(g: Geometry) -> list[tuple[slice, slice]]:
 
 def _taps(g: Geometry) -> list[tuple[int, int, tuple[slice, ...]]]:
     """Each kernel tap with the part of the padded plane that it reads, one element an output position."""
-    taps = []
+    taps: list[tuple[int, int, tuple[slice, ...]]] = []
     for r in range(g.R):
         for s in range(g.S):
             top, left = r * g.dilation[0], s * g.dilation[1]

@@ -1,0 +1,78 @@
+"""The Numba backend: convolutions compiled at first use, for whatever vectors this CPU has.
+
+::
+
+    __init__    what the planner asks; imports nothing heavy
+    direct      one call: plan, scratch, shares, the second run where inf or NaN asks for one
+    plan        how a geometry is cut into tiles, register blocks and shares
+    workers     the threads
+    compiled    kernel name, element type and ISA -> machine code, cached on disk
+    kernels     the two kernels: packing and loops in plain Numba
+    vector      the register blocks: LLVM vector IR
+    isas        the list of vector instruction sets
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from ...geometry import Geometry
+
+NAME = "numba"
+
+
+def unavailable() -> str | None:
+    """Why this backend cannot be used here, or None. Does not import numba."""
+    if importlib.util.find_spec("numba") is None:
+        return "the package numba is not installed (pip install 'fastconv[numba]')"
+    loaded = getattr(sys.modules.get("numba"), "config", None)
+    disabled = os.environ.get("NUMBA_DISABLE_JIT", "0") if loaded is None else loaded.DISABLE_JIT
+    if str(disabled) not in ("", "0", "False"):
+        return "NUMBA_DISABLE_JIT is set, and its vector instructions exist only as compiled code"
+    return None
+
+
+def isa() -> str:
+    """The instruction set in use; FASTCONV_ISA asks for one. ValueError or RuntimeError where it is not to be had."""
+    from .isas import current
+
+    return current().name
+
+
+class _Direct:
+    name = "direct"
+    exact = True
+
+    def unsupported(self, operation: str, g: Geometry, dtype: np.dtype[Any]) -> str | None:
+        return None if dtype in (np.float32, np.float64) else f"{dtype} is neither float32 nor float64"
+
+    def unwise(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> str | None:
+        return None
+
+    def workspace(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> int:
+        from .direct import workspace
+
+        return workspace(operation, g, dtype, threads)
+
+    def run(
+        self,
+        operation: str,
+        g: Geometry,
+        x: np.ndarray,
+        w: np.ndarray,
+        y: np.ndarray,
+        bias: np.ndarray | None,
+        threads: int,
+        strict: bool,
+    ) -> None:
+        from .direct import run
+
+        run(operation, g, x, w, y, bias, threads, strict)
+
+
+ALGORITHMS = (_Direct(),)

@@ -1,0 +1,114 @@
+"""The kernels as machine code: compiled at first use, once for each element type and ISA, and kept on disk.
+
+Numba keeps compiled code beside the source or, where that cannot be written, in the user's cache folder
+(``NUMBA_CACHE_DIR`` overrides both). Its index and data files are replaced one by one, so two processes that compile at
+once, or one that reads while another writes, could pair an index with the wrong data. A lock file in the same folder
+keeps them apart; the second process then finds the first one's code. Without any folder to write to, or with a cache
+that turns out to be damaged, everything works and is compiled anew by each process, with one warning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from . import kernels, vector
+from .isas import Isa
+from .plan import RECORD
+
+_lock = threading.Lock()
+_ready: dict[tuple[str, np.dtype[Any], Isa], Callable[..., int]] = {}
+_warned = False
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it at the fork
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+def kernel(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
+    """The kernel `name` of :data:`.kernels.BUILDERS` for arrays of `dtype` and the vectors of `isa`."""
+    found = _ready.get((name, dtype, isa))
+    if found is None:
+        with _lock:
+            found = _ready.get((name, dtype, isa))
+            if found is None:
+                found = _ready[name, dtype, isa] = _compile(name, dtype, isa)
+    return found
+
+
+def _fingerprint(isa: Isa) -> str:
+    """What the machine code depends on beside the kernel's own source file, whose date Numba checks itself."""
+    digest = hashlib.sha256(repr(isa).encode())
+    for name in ("vector.py", "isas.py", "plan.py", "kernels.py"):
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()
+
+
+def _signature(name: str, dtype: np.dtype[Any]) -> Any:
+    element = numba.from_dtype(dtype)
+    inputs, output = types.Array(element, 4, "C", readonly=True), types.Array(element, 4, "C")
+    words, record = types.Array(types.int64, 1, "C"), types.Array(numba.from_dtype(RECORD), 1, "C")
+    tail = (words, record, words, types.int64, types.int64)  # scratch, plan, tables, flags, share
+    if name == "correlate":
+        return types.int64(inputs, inputs, output, types.Array(element, 1, "C", readonly=True), *tail)
+    return types.int64(inputs, inputs, output, *tail)
+
+
+def _compile(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
+    function = kernels.BUILDERS[name](_fingerprint(isa))
+    signature = _signature(name, dtype)
+    vector.target = isa
+    try:
+        cached = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        with _locked(cached.stats.cache_path):
+            cached.compile(signature)
+        cached.disable_compile()
+        return cached
+    except numba.core.errors.NumbaError:
+        raise
+    except Exception as error:  # no folder, a full disk, a damaged file: whatever reading and unpickling may raise
+        _warn(error)
+    plain = numba.njit(nogil=True, error_model="numpy")(function)
+    plain.compile(signature)
+    plain.disable_compile()
+    return plain
+
+
+def _warn(error: Exception) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            f"fastconv: Numba's compiled code cannot be cached ({error}); each process will compile it again. "
+            "Set NUMBA_CACHE_DIR to a folder that can be written to.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    import fcntl
+
+    with open(os.path.join(folder, "fastconv.lock"), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            # A file system without locks: Numba's own replacing of whole files is then all there is.
+            yield
+            return
+        yield  # closing the file gives the lock back, and so does the end of the process

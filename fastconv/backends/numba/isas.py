@@ -1,0 +1,99 @@
+"""Which vectors this CPU has, as Numba compiles for it: one list, best first.
+
+The features come from Numba's own target, so that ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` are honoured, and
+``FASTCONV_ISA`` asks for a row by name. A narrower row than the host's best uses vectors of that width; how LLVM encodes
+them (VEX or EVEX) remains Numba's business.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import NamedTuple
+
+
+class Isa(NamedTuple):
+    """One vector instruction set: what the kernels need to know of it."""
+
+    name: str
+    vector_bytes: int
+    registers: int
+    fma: bool
+    masks: bool  # masked loads and stores cost no more than plain ones
+    needs: tuple[str, ...]  # LLVM's names of the features; empty: runs anywhere
+
+
+_AVX512 = ("avx512f", "avx512vl", "avx512bw", "avx512dq")
+ISAS = (
+    Isa("avx512", 64, 32, True, True, _AVX512),
+    Isa("avx2", 32, 16, True, True, ("avx2", "fma")),
+    Isa("neon", 16, 32, True, False, ("neon",)),
+    Isa("baseline", 16, 16, False, False, ()),
+)
+
+
+@functools.cache
+def architecture() -> str:
+    """``"x86"``, ``"aarch64"`` or ``""``: what the processor is, as far as it matters here."""
+    triple = _target()[0]
+    if triple.startswith(("x86_64", "i686", "i386")):
+        return "x86"
+    return "aarch64" if triple.startswith(("aarch64", "arm64")) else ""
+
+
+def _target() -> tuple[str, str, str]:
+    from numba.core.registry import cpu_target
+
+    return cpu_target.target_context.codegen().magic_tuple()
+
+
+@functools.cache
+def _features() -> frozenset[str]:
+    found = {word[1:] for word in _target()[2].split(",") if word.startswith("+")}
+    if architecture() == "aarch64":
+        found.add("neon")  # part of the base architecture, so LLVM may not list it
+    return frozenset(found)
+
+
+def usable() -> list[Isa]:
+    """The rows that this CPU runs, best first."""
+    features = _features()
+    return [row for row in ISAS if features.issuperset(row.needs)]
+
+
+@functools.lru_cache(maxsize=8)
+def _choose(asked: str) -> Isa:
+    rows = usable()
+    if not asked:
+        return rows[0]
+    for row in rows:
+        if row.name == asked:
+            return row
+    names = ", ".join(row.name for row in ISAS)
+    if asked not in names.split(", "):
+        raise ValueError(f"FASTCONV_ISA={asked!r} is not one of {names}")
+    raise RuntimeError(
+        f"FASTCONV_ISA={asked!r}: this CPU, as Numba sees it, lacks it; usable: {', '.join(row.name for row in rows)}"
+    )
+
+
+def current() -> Isa:
+    """The row to use: the one that ``FASTCONV_ISA`` names, else the best. ValueError or RuntimeError as API.md says."""
+    return _choose(os.environ.get("FASTCONV_ISA", ""))
+
+
+def block_shapes(isa: Isa) -> list[tuple[int, int]]:
+    """The register blocks (rows x columns) that are compiled, rows being what is broadcast or kept, best use first.
+
+    rows x columns accumulators, a vector for each row or each column, and one more have to fit the register file.
+    Narrow ones serve what is left over at an edge; a block of one row or column lives from loads and so needs no more
+    than it takes to hide the latency of 2 x 4 multiply-adds.
+    """
+    if isa.registers >= 32:
+        columns = {1: (16, 8, 4, 1), 2: (12, 6, 2), 3: (8, 4, 1), 4: (6, 4, 2, 1), 5: (5, 4), 6: (4, 2), 8: (3, 2, 1)}
+    else:
+        columns = {1: (12, 8, 4, 1), 2: (6, 4, 2, 1), 3: (4, 2), 4: (3, 2, 1), 5: (2, 1), 6: (2, 1)}
+    return [(rows, cols) for rows, many in columns.items() for cols in many]
+
+
+GUARDED_SHAPE = (1, 4)  # for the calls whose weights or inputs hold inf or NaN

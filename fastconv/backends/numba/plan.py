@@ -1,0 +1,330 @@
+"""How one call is cut up: tiles, register blocks, shares of the threads, and where everything lies in scratch.
+
+All that depends on the geometry and not on the data is decided here, in Python, and handed to :mod:`.kernels` as one
+record of int64 and one table. Plans are small and cached.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...geometry import Geometry
+from .isas import GUARDED_SHAPE, Isa, block_shapes
+
+
+_FIELDS = (
+    # the map: see kernels
+    *("backward", "N", "groups", "source_channels", "target_channels", "R", "S", "dilation_h", "dilation_w"),
+    *("source_step_h", "source_step_w", "source_pad_h", "source_pad_w"),
+    *("target_step_h", "target_step_w", "target_pad_h", "target_pad_w"),
+    # how far the taps reach: the lowest step of the packed source that one reads, and the span to the highest
+    *("reach_h", "reach_w", "span_h", "span_w"),
+    # the source's phases that are packed, and where the tables say which and in which order
+    *("phases_h", "phases_w", "index_h", "index_w"),
+    # the positions of a target phase, and the tiles they are cut into
+    *("first_row", "first_col", "rows", "cols", "tile_images", "tile_rows", "tile_cols", "tiles_h", "tiles_w", "tiles"),
+    *("pitch", "plane_bytes", "channel_bytes"),
+    # the register block, and how many channels go together
+    *("shape", "block_rows", "block_cols", "guarded_shape", "guarded_rows", "guarded_cols"),
+    *("run_channels", "block_channels", "chunk", "target_bytes", "grad_bytes", "ones_count", "zeros_count"),
+    # the shares of the threads
+    *("shares", "channel_splits", "split", "share_words"),
+    # scratch of one share: byte offsets, the packed source being at 0
+    *("weights_at", "targets_at", "grads_at", "guard_at", "taps_at", "guards_at", "starts_at"),
+    *("segments_at", "pieces_at", "zeros_at", "ones_at"),
+)
+RECORD = np.dtype([(name, np.int64) for name in _FIELDS])
+_INDEX = {name: number for number, name in enumerate(_FIELDS)}
+
+# Aims, in bytes and elements. A tile's packed source should stay in L2 beside weights and results (2 MB on the machine
+# it was measured on, 1 MB on most servers); a flat axis beyond 16,384 positions buys nothing and costs tables.
+_TILE_BYTES = 512 << 10
+_TILE_POSITIONS = 16384
+_SMALL_TILE_POSITIONS = 2048  # images share a tile up to here
+_TARGET_BYTES = 256 << 10
+_CHUNK_BYTES = 4096  # of each gradient row in one run of a block: 64 vectors of 64 bytes
+
+
+BY_GROUPS, BY_CHANNELS, BY_TILES = 0, 1, 2  # which way backward_weight is cut into shares
+
+
+class Plan(NamedTuple):
+    """One call, cut up."""
+
+    record: np.ndarray  # one RECORD
+    tables: np.ndarray
+    shares: int
+    split: int
+    scratch_words: int  # int64 in all
+
+
+class _Axis(NamedTuple):
+    """One spatial axis of the map, as both kernels see it."""
+
+    source: int
+    target: int
+    taps: int
+    dilation: int
+    source_step: int
+    target_step: int
+    source_pad: int
+    target_pad: int
+    reach: int
+    span: int
+    phases: tuple[int, ...]
+    first: int
+    count: int
+
+
+def _axis(x: int, y: int, taps: int, stride: int, pad: int, dilation: int, backward: bool) -> _Axis:
+    far = (taps - 1) * dilation
+    if backward:  # h + pad = stride*i + a, so that p = i + (a - r*dilation)/stride
+        first = pad // stride
+        count = (pad + x - 1) // stride - first + 1
+        span = far // stride
+        return _Axis(y, x, taps, dilation, 1, stride, 0, pad, -span, span, (0,), first, count)
+    phases = tuple(sorted({r * dilation % stride for r in range(min(taps, stride))}))
+    return _Axis(x, y, taps, dilation, stride, 1, pad, 0, 0, far // stride, phases, 0, y)
+
+
+def _up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
+
+
+class _Layout:
+    """Regions of scratch, one after the other, each at a multiple of 64 bytes."""
+
+    def __init__(self) -> None:
+        self.end = 0
+
+    def take(self, size: int) -> int:
+        start = self.end
+        self.end += _up(size, 64)
+        return start
+
+
+class _Tile(NamedTuple):
+    images: int
+    rows: int
+    cols: int
+
+    def positions(self, span_h: int, span_w: int) -> int:
+        return self.images * (self.rows + span_h) * (self.cols + span_w)
+
+
+def _choose_tile(g: Geometry, h: _Axis, w: _Axis, position_bytes: int, lanes: int, jobs: int, shares: int) -> _Tile:
+    """The largest tile within the aims, and enough of them for the shares where the jobs beside them are too few."""
+    tile = _Tile(1, h.count, w.count)
+
+    def too_large(t: _Tile) -> bool:
+        positions = t.positions(h.span, w.span)
+        return positions * position_bytes > _TILE_BYTES or positions > _TILE_POSITIONS
+
+    # rows and columns are halved while the halo that is then packed twice stays the smaller part
+    while too_large(tile):
+        if tile.rows > max(2, 2 * h.span):
+            tile = tile._replace(rows=-(-tile.rows // 2))
+        elif tile.cols > max(8 * lanes, 2 * w.span):
+            tile = tile._replace(cols=_up(-(-tile.cols // 2), lanes))
+        elif tile.rows > 1 and tile.rows * tile.cols > 8 * lanes:
+            tile = tile._replace(rows=-(-tile.rows // 2))
+        else:
+            break
+    if (tile.rows, tile.cols) == (h.count, w.count):
+        one = tile.positions(h.span, w.span)
+        most = min(_SMALL_TILE_POSITIONS, _TILE_BYTES // position_bytes)
+        tile = tile._replace(images=max(1, min(g.N, most // one)))
+        if shares > 1:
+            tile = tile._replace(images=min(tile.images, max(1, -(-g.N * jobs // shares))))
+        tile = tile._replace(images=-(-g.N // -(-g.N // tile.images)))  # even tiles
+    return tile
+
+
+def _block_cost(rows: int, cols: int) -> float:
+    """Cycles for one tap: two multiply-adds or two loads a cycle, an unaligned load counting double; latency 4."""
+    return max(rows * cols / 2, (2 * cols + rows) / 2, 4.0)
+
+
+def _choose_block(isa: Isa, row_total: int, col_total: int, depth: int, store: float) -> int:
+    """The number of the register block that covers rows x columns in the fewest cycles.
+
+    `depth` is how often a block runs through its loop, `store` what each accumulator costs at the end.
+    """
+    best, choice = float("inf"), 0
+    for number, (rows, cols) in enumerate(block_shapes(isa)):
+        if rows > row_total:
+            continue
+        calls = -(-row_total // rows) * -(-col_total // cols)
+        cost = calls * (depth * _block_cost(rows, cols) + 20 + store * rows * cols)
+        if cost < best:
+            best, choice = cost, number
+    return choice
+
+
+def _fill(values: dict[str, int]) -> np.ndarray:
+    record = np.zeros(1, RECORD)
+    for name, value in values.items():
+        record[0][_INDEX[name]] = value
+    return record
+
+
+def _common(g: Geometry, h: _Axis, w: _Axis, tile: _Tile, lanes: int, item: int) -> tuple[dict[str, int], np.ndarray]:
+    pitch = tile.cols + w.span
+    plane = _up(tile.positions(h.span, w.span), lanes) * item
+    if plane % 4096 in range(0, 256):  # planes a multiple of 4 KB apart compete for the same cache sets
+        plane += 256
+    values = {"N": g.N, "groups": g.groups, "R": h.taps, "S": w.taps}
+    for letter, axis in (("h", h), ("w", w)):
+        for name in ("dilation", "source_step", "source_pad", "target_step", "target_pad", "reach", "span"):
+            values[f"{name}_{letter}"] = getattr(axis, name)
+        values[f"phases_{letter}"] = len(axis.phases)
+    tiles = [-(-total // part) for total, part in zip((g.N, h.count, w.count), tile, strict=True)]
+    values |= {"first_row": h.first, "first_col": w.first, "rows": h.count, "cols": w.count}
+    values |= {"tile_images": tile.images, "tile_rows": tile.rows, "tile_cols": tile.cols}
+    values |= {"tiles_h": tiles[1], "tiles_w": tiles[2], "tiles": tiles[0] * tiles[1] * tiles[2]}
+    values |= {"pitch": pitch, "plane_bytes": plane, "channel_bytes": plane * len(h.phases) * len(w.phases)}
+    # the phases that are packed, then, for each phase, its place among them
+    tables = [*h.phases, *w.phases]
+    for letter, axis in (("h", h), ("w", w)):
+        values[f"index_{letter}"] = len(tables)
+        place = {phase: number for number, phase in enumerate(axis.phases)}
+        tables += [place.get(phase, 0) for phase in range(axis.source_step)]
+    return values, np.array(tables, np.int64)
+
+
+def _vectors(tile: _Tile, h: _Axis, w: _Axis, lanes: int) -> int:
+    flat = ((tile.images - 1) * (tile.rows + h.span) + tile.rows - 1) * (tile.cols + w.span) + tile.cols
+    return -(-flat // lanes)
+
+
+@functools.lru_cache(maxsize=512)
+def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Isa) -> Plan:
+    """The plan of forward or backward_input."""
+    backward = operation == "backward_input"
+    lanes = isa.vector_bytes // item
+    h = _axis(g.H, g.P, g.R, g.stride[0], g.pad[0], g.dilation[0], backward)
+    w = _axis(g.W, g.Q, g.S, g.stride[1], g.pad[1], g.dilation[1], backward)
+    channels, outputs = g.C // g.groups, g.K // g.groups
+    if backward:
+        channels, outputs = outputs, channels
+    shares = max(1, threads)
+    position_bytes = channels * len(h.phases) * len(w.phases) * item
+    tile = _choose_tile(g, h, w, position_bytes, lanes, g.groups, shares)
+    values, tables = _common(g, h, w, tile, lanes, item)
+    jobs = g.groups * values["tiles"]
+    # Channels are split rather than tiles where those would leave a thread idle for long, and the block still fits.
+    splits = 1
+    if shares > 1 and jobs < 4 * shares and jobs % shares and outputs >= 4 * shares:
+        splits = shares
+    elif jobs < shares:
+        shares = jobs
+
+    vectors = _vectors(tile, h, w, lanes)
+    taps = channels * g.R * g.S
+    per_phase = max(1, taps // (h.target_step * w.target_step))
+    least = outputs // splits
+    shape = _choose_block(isa, least, vectors, per_phase, 2.0)
+    rows, cols = block_shapes(isa)[shape]
+    most = -(-outputs // splits)
+    run, target_bytes = most, 0
+    widest = max(cols, GUARDED_SHAPE[1])
+    if w.target_step > 1:
+        target_bytes = _up(vectors, cols) * isa.vector_bytes + widest * isa.vector_bytes
+        runs = -(-most * w.target_step * target_bytes // _TARGET_BYTES)
+        run = min(most, _up(-(-most // runs), rows))
+    highest = max(rows, GUARDED_SHAPE[0])
+    values |= {
+        "backward": int(backward),
+        "source_channels": channels,
+        "target_channels": outputs,
+        "shape": shape,
+        "block_rows": rows,
+        "block_cols": cols,
+        "guarded_shape": len(block_shapes(isa)),
+        "guarded_rows": GUARDED_SHAPE[0],
+        "guarded_cols": GUARDED_SHAPE[1],
+        "run_channels": run,
+        "target_bytes": target_bytes,
+        "ones_count": values["pitch"] if backward else 0,
+        "zeros_count": highest,
+        "shares": shares,
+        "channel_splits": splits,
+    }
+    layout = _Layout()
+    # beyond the last plane: what the last block of positions reads of it, and a row's excess over whole vectors
+    slack = (widest + 2) * isa.vector_bytes + (h.span * values["pitch"] + w.span) * item
+    layout.take((channels + int(backward)) * values["channel_bytes"] + slack)
+    values["weights_at"] = layout.take(taps * most * item if backward else 0)
+    values["targets_at"] = layout.take(run * w.target_step * target_bytes)
+    values["taps_at"] = layout.take(taps * 8)
+    values["guards_at"] = layout.take(taps * 8)
+    values["starts_at"] = layout.take((h.target_step * w.target_step + 1) * 8)
+    direct = w.target_step == 1
+    values["segments_at"] = layout.take(((vectors if direct else 0) + widest + 1) * 8)
+    values["pieces_at"] = layout.take((vectors + tile.images * tile.rows if direct else widest) * 16)
+    values["zeros_at"] = layout.take(values["zeros_count"] * item)
+    values["ones_at"] = layout.take(values["ones_count"] * item)
+    values["share_words"] = layout.end // 8
+    return Plan(_fill(values), tables, shares, 0, shares * layout.end // 8 + 8)
+
+
+@functools.lru_cache(maxsize=512)
+def gradient_plan(g: Geometry, item: int, threads: int, isa: Isa) -> Plan:
+    """The plan of backward_weight."""
+    lanes = isa.vector_bytes // item
+    h = _axis(g.H, g.P, g.R, g.stride[0], g.pad[0], g.dilation[0], False)
+    w = _axis(g.W, g.Q, g.S, g.stride[1], g.pad[1], g.dilation[1], False)
+    channels, outputs = g.C // g.groups, g.K // g.groups
+    window = g.R * g.S
+    phases = len(h.phases) * len(w.phases)
+    # a block of source channels, enough to pay for packing the gradient again for each
+    block_channels = min(channels, max(16, -(-256 // window)))
+    block_channels = -(-channels // -(-channels // block_channels))
+    run = min(outputs, 64)
+    shares = max(1, threads)
+    split = BY_GROUPS
+    if shares > 1 and g.groups < shares:
+        split = BY_CHANNELS if outputs >= 4 * shares else BY_TILES
+    position_bytes = (block_channels * phases + min(run, 16)) * item
+    tile = _choose_tile(g, h, w, position_bytes, lanes, 1, shares if split == BY_TILES else 1)
+    values, tables = _common(g, h, w, tile, lanes, item)
+    if split == BY_TILES:
+        shares = min(shares, values["tiles"])
+    elif split == BY_CHANNELS:
+        run = min(run, -(-outputs // shares))
+
+    vectors = _vectors(tile, h, w, lanes)
+    chunk = min(vectors, _CHUNK_BYTES // isa.vector_bytes)
+    chunk = -(-vectors // -(-vectors // chunk))
+    shape = _choose_block(isa, outputs // shares if split == BY_CHANNELS else outputs, block_channels * window, chunk, 4.0)
+    rows, cols = block_shapes(isa)[shape]
+    highest, widest = max(rows, GUARDED_SHAPE[0]), max(cols, GUARDED_SHAPE[1])
+    values |= {
+        "source_channels": channels,
+        "target_channels": outputs,
+        "shape": shape,
+        "block_rows": rows,
+        "block_cols": cols,
+        "guarded_shape": len(block_shapes(isa)),
+        "guarded_rows": GUARDED_SHAPE[0],
+        "guarded_cols": GUARDED_SHAPE[1],
+        "run_channels": run,
+        "block_channels": block_channels,
+        "chunk": chunk,
+        "grad_bytes": vectors * isa.vector_bytes + (64 if vectors * isa.vector_bytes % 4096 == 0 else 0),
+        "ones_count": values["pitch"],
+        "shares": shares,
+        "split": split,
+    }
+    layout = _Layout()
+    slack = 2 * isa.vector_bytes + (h.span * values["pitch"] + w.span) * item
+    layout.take(block_channels * values["channel_bytes"] + slack)
+    values["grads_at"] = layout.take((run + highest) * values["grad_bytes"] + isa.vector_bytes)
+    values["guard_at"] = layout.take((vectors + 1) * isa.vector_bytes)
+    values["taps_at"] = layout.take((block_channels * window + widest) * 8)
+    values["ones_at"] = layout.take(values["ones_count"] * item)
+    values["share_words"] = layout.end // 8
+    return Plan(_fill(values), tables, shares, split, shares * layout.end // 8 + 8)

@@ -1,0 +1,566 @@
+"""The vector instructions of the Numba kernels: intrinsics that emit LLVM vector IR.
+
+Numba's own types end at scalars, and what LLVM's vectoriser makes of a convolution's loops reaches a few per cent of the
+peak. So the innermost blocks are written here as IR over ``<L x float>`` with their accumulators in registers, and
+everything around them (packing order, tiles, threads) is plain Numba in :mod:`.kernels`.
+
+Every intrinsic takes addresses as ``intp``; its first argument is an array that gives the element type and nothing
+else. The vector length is that of :data:`target`, which :mod:`.compiled` sets, under its lock, before it compiles.
+
+Each block is a function of its own inside the LLVM module (``noinline``), one for each shape of :func:`block_shapes`; a
+``switch`` on the shape's number calls it. So each keeps all registers for itself, and the kernel around it stays small
+enough to compile in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from .isas import GUARDED_SHAPE, ISAS, Isa, architecture, block_shapes
+
+target: Isa = ISAS[-1]
+
+_I1, _I8, _I32, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+
+class _Emit:
+    """The vocabulary: one builder, one element type, vectors of the target's length."""
+
+    def __init__(self, builder: ir.IRBuilder, dtype: types.Float) -> None:
+        self.builder = builder
+        self.single = dtype == types.float32
+        self.element = ir.FloatType() if self.single else ir.DoubleType()
+        self.element_bytes = 4 if self.single else 8
+        self.lanes = target.vector_bytes // self.element_bytes
+        self.vector = ir.VectorType(self.element, self.lanes)
+        self.bits = ir.VectorType(_I1, self.lanes)
+        self.small = ir.VectorType(_I32, self.lanes)
+        self.index = ir.VectorType(_I64, self.lanes)
+        self.vector_bytes = target.vector_bytes
+        self.suffix = f"v{self.lanes}{'f32' if self.single else 'f64'}"
+
+    def at(self, builder: ir.IRBuilder) -> _Emit:
+        """The same vocabulary on another builder."""
+        other = object.__new__(_Emit)
+        other.__dict__.update(self.__dict__, builder=builder)
+        return other
+
+    # -- integers
+
+    def const(self, value: int) -> ir.Constant:
+        return ir.Constant(_I64, value)
+
+    def plus(self, address: Any, amount: int | Any) -> Any:
+        if isinstance(amount, int):
+            return self.builder.add(address, self.const(amount)) if amount else address
+        return self.builder.add(address, amount)
+
+    def times(self, value: Any, amount: int) -> Any:
+        return self.builder.mul(value, self.const(amount))
+
+    def word(self, address: Any) -> Any:
+        """The int64 at an address."""
+        return self.builder.load(self.builder.inttoptr(address, _I64.as_pointer()), align=8)
+
+    # -- vectors
+
+    def zero(self) -> ir.Constant:
+        return ir.Constant(self.vector, None)
+
+    def load(self, address: Any) -> Any:
+        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
+        return self.builder.load(pointer, align=self.element_bytes)
+
+    def store(self, value: Any, address: Any) -> None:
+        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
+        self.builder.store(value, pointer, align=self.element_bytes)
+
+    def splat(self, value: Any, kind: ir.VectorType) -> Any:
+        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
+        lanes = ir.Constant(ir.VectorType(_I32, self.lanes), None)
+        return self.builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), lanes)
+
+    def element_at(self, address: Any) -> Any:
+        return self.builder.inttoptr(address, self.element.as_pointer())
+
+    def broadcast(self, address: Any) -> Any:
+        return self.splat(self.builder.load(self.element_at(address), align=self.element_bytes), self.vector)
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        if not target.fma:  # llvm.fma would call the C library, lane by lane
+            return self.builder.fadd(self.builder.fmul(a, b), c)
+        return self._call(f"llvm.fma.{self.suffix}", self.vector, [a, b, c])
+
+    def sums(self, vectors: Sequence[Any]) -> list[Any]:
+        """Each vector's sum over its lanes, in order, as the lanes of as few vectors as it takes.
+
+        A tree over all of them at once: every step halves the lanes that a sum still has, and joins two vectors.
+        """
+        vectors, part = list(vectors), self.lanes
+        while part > 1:
+            starts = range(0, 2 * self.lanes, part)
+            low = [start + lane for start in starts for lane in range(part // 2)]
+            if len(vectors) % 2:
+                vectors.append(self.zero())
+            vectors = [
+                self.builder.fadd(self.shuffle(a, b, low), self.shuffle(a, b, [lane + part // 2 for lane in low]))
+                for a, b in zip(vectors[::2], vectors[1::2], strict=True)
+            ]
+            part //= 2
+        return vectors
+
+    def shuffle(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, self.lanes), list(lanes)))
+
+    # -- masks
+
+    def counting(self, kind: ir.VectorType) -> ir.Constant:
+        return ir.Constant(kind, list(range(self.lanes)))
+
+    def between(self, first: Any, step: int | Any, low: Any, high: Any) -> Any:
+        """The lanes whose number, first + lane*step, is in [low, high). All of them fit 32 bits: they lie in one tile."""
+        lane: Any = self.counting(self.small)
+        if not isinstance(step, int):
+            lane = self.builder.mul(lane, self._small(step))
+        lane = self.builder.add(self._small(first), lane)
+        above = self.builder.icmp_signed(">=", lane, self._small(low))
+        return self.builder.and_(above, self.builder.icmp_signed("<", lane, self._small(high)))
+
+    def _small(self, value: Any) -> Any:
+        return self.splat(self.builder.trunc(value, _I32), self.small)
+
+    def is_nonzero(self, vector: Any) -> Any:
+        return self.builder.fcmp_unordered("!=", vector, self.zero())
+
+    def mask(self, bits: Any) -> Any:
+        """The lanes whose bit is set in an int64."""
+        narrow = self.builder.trunc(bits, ir.IntType(self.lanes)) if self.lanes < 64 else bits
+        return self.builder.bitcast(narrow, self.bits)
+
+    def load_masked(self, address: Any, mask: Any) -> Any:
+        """The chosen lanes; the others are zero and their memory is not touched."""
+        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
+        align = ir.Constant(_I32, self.element_bytes)
+        return self._call(f"llvm.masked.load.{self.suffix}.p0", self.vector, [pointer, align, mask, self.zero()])
+
+    def store_masked(self, value: Any, address: Any, mask: Any) -> None:
+        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
+        align = ir.Constant(_I32, self.element_bytes)
+        self._call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [value, pointer, align, mask])
+
+    def _pointers(self, address: Any, stride_bytes: Any) -> Any:
+        offsets = self.builder.mul(self.splat(stride_bytes, self.index), self.counting(self.index))
+        addresses = self.builder.add(self.splat(address, self.index), offsets)
+        return self.builder.inttoptr(addresses, ir.VectorType(self.element.as_pointer(), self.lanes))
+
+    def gather(self, address: Any, stride_bytes: Any, mask: Any) -> Any:
+        align = ir.Constant(_I32, self.element_bytes)
+        operands = [self._pointers(address, stride_bytes), align, mask, self.zero()]
+        return self._call(f"llvm.masked.gather.{self.suffix}.v{self.lanes}p0", self.vector, operands)
+
+    def scatter(self, value: Any, address: Any, stride_bytes: Any, mask: Any) -> None:
+        align = ir.Constant(_I32, self.element_bytes)
+        operands = [value, self._pointers(address, stride_bytes), align, mask]
+        self._call(f"llvm.masked.scatter.{self.suffix}.v{self.lanes}p0", ir.VoidType(), operands)
+
+    def _call(self, name: str, result: ir.Type, operands: Sequence[Any]) -> Any:
+        kind = ir.FunctionType(result, [operand.type for operand in operands])
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), operands)
+
+    # -- control flow
+
+    @contextmanager
+    def loop(self, count: Any) -> Any:
+        """for i in range(count), yielding i."""
+        with cgutils.for_range(self.builder, count) as each:
+            yield each.index
+
+    def cases(self, value: Any, bodies: dict[int, Callable[[], None]], otherwise: Callable[[], None]) -> None:
+        """The body whose key `value` equals, else `otherwise`."""
+        after = self.builder.append_basic_block("cases.after")
+        other = self.builder.append_basic_block("cases.other")
+        switch = self.builder.switch(value, other)
+        blocks = [(other, otherwise)]
+        for key, body in bodies.items():
+            block = self.builder.append_basic_block(f"cases.{key}")
+            switch.add_case(key, block)
+            blocks.append((block, body))
+        for block, body in blocks:
+            self.builder.position_at_end(block)
+            body()
+            self.builder.branch(after)
+        self.builder.position_at_end(after)
+
+    def variables(self, count: int, initial: Callable[[int], Any] | None = None) -> list[Any]:
+        slots = [cgutils.alloca_once(self.builder, self.vector) for _ in range(count)]
+        for number, slot in enumerate(slots):
+            self.builder.store(initial(number) if initial else self.zero(), slot)
+        return slots
+
+
+def _void(codegen_body: Callable[[_Emit, Sequence[Any]], None]) -> Callable[..., Any]:
+    """A codegen function from a body that takes the vocabulary and the arguments after the array."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> Any:
+        codegen_body(_Emit(builder, signature.args[0].dtype), args[1:])
+        return context.get_dummy_value()
+
+    return codegen
+
+
+def _signature(like: Any, integers: int) -> Any:
+    return types.void(like, *(types.intp,) * integers)
+
+
+def _switch(
+    emit: _Emit, name: str, body: Callable[[_Emit, int, int, bool, Sequence[Any]], None], args: Sequence[Any]
+) -> None:
+    """Call the block of shape number args[0] on the other arguments; emits the blocks where the module has none yet.
+
+    The number after the last shape is the guarded block of shape :data:`GUARDED_SHAPE`.
+    """
+    builder = emit.builder
+    after = builder.append_basic_block(f"{name}.after")
+    switch = builder.switch(args[0], after)
+    shapes = block_shapes(target)
+    for number, (rows, cols) in enumerate([*shapes, GUARDED_SHAPE]):
+        guarded = number == len(shapes)
+        full_name = f"fastconv.{name}.{rows}x{cols}{'.guarded' * guarded}.{emit.suffix}"
+        function = builder.module.globals.get(full_name)
+        if function is None:
+            kind = ir.FunctionType(ir.VoidType(), [_I64] * (len(args) - 1))
+            function = ir.Function(builder.module, kind, full_name)
+            function.linkage = "internal"
+            function.attributes.add("noinline")
+            function.attributes.add("nounwind")
+            inner = ir.IRBuilder(function.append_basic_block("entry"))
+            body(emit.at(inner), rows, cols, guarded, function.args)
+            inner.ret_void()
+        block = builder.append_basic_block(f"{name}.{number}")
+        switch.add_case(number, block)
+        builder.position_at_end(block)
+        builder.call(function, args[1:])
+        builder.branch(after)
+    builder.position_at_end(after)
+
+
+# ---- what the kernels call
+
+
+@intrinsic
+def address(typingctx: Any, array: Any) -> Any:
+    """Where an array's elements start."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.ptrtoint(data, context.get_value_type(types.intp))
+
+    return types.intp(array), codegen
+
+
+@intrinsic
+def lanes(typingctx: Any, like: Any) -> Any:
+    """Elements in a vector: a constant of the compiled code."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> Any:
+        return ir.Constant(_I64, _Emit(builder, signature.args[0].dtype).lanes)
+
+    return types.intp(like), codegen
+
+
+@intrinsic
+def correlate_block(
+    typingctx: Any,
+    like: Any,
+    shape: Any,
+    source: Any,
+    offsets: Any,
+    guards: Any,
+    weights: Any,
+    weight_stride: Any,
+    taps: Any,
+    bias: Any,
+    out: Any,
+    out_stride: Any,
+    segments: Any,
+    pieces: Any,
+) -> Any:
+    """rows output channels x cols vectors of positions, summed over taps in registers, then stored piece by piece.
+
+    ::
+
+        sum[i][v] = bias[i] + over t < taps of weights[i*weight_stride + t] * source[v*L + offsets[t] ...]
+
+    with `weight_stride`, `out_stride` and every offset in bytes. Vector v is stored in the pieces
+    [segments[v], segments[v+1]): a piece is (byte offset from `out`, lane mask), and the mask's lanes go to out + offset
+    + lane. That is how a run of positions across rows with gaps lands in a dense output.
+
+    The guarded block reads `guards` too, for each tap the offset of a plane that is non-zero where the source has an
+    element, and leaves out the terms that have none. Elsewhere they are added as weight times 0, which would be NaN
+    where a weight is not finite.
+    """
+    return _signature(like, 12), _void(lambda emit, args: _switch(emit, "correlate", _correlate_body, args))
+
+
+def _correlate_body(emit: _Emit, rows: int, cols: int, guarded: bool, args: Sequence[Any]) -> None:
+    source, offsets, guards, weights, weight_stride, taps, bias, out, out_stride, segments, pieces = args
+    builder = emit.builder
+    starts = [emit.broadcast(emit.plus(bias, i * emit.element_bytes)) for i in range(rows)]
+    sums = emit.variables(rows * cols, lambda number: starts[number // cols])
+    row_of = [weights]
+    for _ in range(rows - 1):
+        row_of.append(builder.add(row_of[-1], weight_stride))
+
+    def load(table: Any, t: Any, v: int) -> Any:
+        place = builder.add(source, emit.word(emit.plus(table, emit.times(t, 8))))
+        return emit.load(emit.plus(place, v * emit.vector_bytes))
+
+    def add(i: int, v: int, weight: Any, vector: Any, keep: Any) -> None:
+        slot = sums[i * cols + v]
+        before = builder.load(slot)
+        total = emit.fma(weight, vector, before)
+        builder.store(builder.select(keep, total, before) if guarded else total, slot)
+
+    with emit.loop(taps) as t:
+        column = emit.times(t, emit.element_bytes)
+        keep = [emit.is_nonzero(load(guards, t, v)) if guarded else None for v in range(cols)]
+        if cols < rows:  # the shorter side of the block stays in registers, the longer one streams by
+            vectors = [load(offsets, t, v) for v in range(cols)]
+            for i in range(rows):
+                weight = emit.broadcast(builder.add(row_of[i], column))
+                for v in range(cols):
+                    add(i, v, weight, vectors[v], keep[v])
+        else:
+            weight_of = [emit.broadcast(builder.add(row_of[i], column)) for i in range(rows)]
+            for v in range(cols):
+                vector = load(offsets, t, v)
+                for i in range(rows):
+                    add(i, v, weight_of[i], vector, keep[v])
+    for v in range(cols):
+        first = emit.word(emit.plus(segments, v * 8))
+        count = builder.sub(emit.word(emit.plus(segments, v * 8 + 8)), first)
+        with emit.loop(count) as number:
+            piece = emit.plus(pieces, emit.times(builder.add(first, number), 16))
+            place = builder.add(out, emit.word(piece))
+            mask = emit.mask(emit.word(emit.plus(piece, 8)))
+            for i in range(rows):
+                emit.store_masked(builder.load(sums[i * cols + v]), place, mask)
+                place = builder.add(place, out_stride)
+
+
+@intrinsic
+def gradient_block(
+    typingctx: Any,
+    like: Any,
+    shape: Any,
+    grad: Any,
+    grad_stride: Any,
+    source: Any,
+    offsets: Any,
+    guard: Any,
+    vectors: Any,
+    out: Any,
+    out_stride: Any,
+    rows_wanted: Any,
+    cols_wanted: Any,
+) -> Any:
+    """rows channels of the output's gradient x cols taps, each the dot product of two runs of `vectors` vectors.
+
+    ::
+
+        out[i*out_stride + j] += sum over f of grad[i*grad_stride + f] * source[f + offsets[j]]
+
+    for i < `rows_wanted`, j < `cols_wanted`; strides and offsets in bytes. What lies beyond is computed from whatever is
+    there (so it has to be readable) and dropped. The guarded block leaves out the positions f where `guard` is zero.
+    """
+    return _signature(like, 11), _void(lambda emit, args: _switch(emit, "gradient", _gradient_body, args))
+
+
+def _gradient_body(emit: _Emit, rows: int, cols: int, guarded: bool, args: Sequence[Any]) -> None:
+    grad, grad_stride, source, offsets, guard, vectors, out, out_stride, rows_wanted, cols_wanted = args
+    builder = emit.builder
+    sums = emit.variables(rows * cols)
+    grad_row = [grad]
+    for _ in range(rows - 1):
+        grad_row.append(builder.add(grad_row[-1], grad_stride))
+    tap = [builder.add(source, emit.word(emit.plus(offsets, 8 * j))) for j in range(cols)]
+
+    def add(i: int, j: int, left: Any, right: Any, keep: Any) -> None:
+        slot = sums[i * cols + j]
+        before = builder.load(slot)
+        total = emit.fma(left, right, before)
+        builder.store(builder.select(keep, total, before) if guarded else total, slot)
+
+    with emit.loop(vectors) as f:
+        here = emit.times(f, emit.vector_bytes)
+        keep = emit.is_nonzero(emit.load(builder.add(guard, here))) if guarded else None
+        if cols < rows:
+            right = [emit.load(builder.add(tap[j], here)) for j in range(cols)]
+            for i in range(rows):
+                left = emit.load(builder.add(grad_row[i], here))
+                for j in range(cols):
+                    add(i, j, left, right[j], keep)
+        else:
+            lefts = [emit.load(builder.add(grad_row[i], here)) for i in range(rows)]
+            for j in range(cols):
+                right_j = emit.load(builder.add(tap[j], here))
+                for i in range(rows):
+                    add(i, j, lefts[i], right_j, keep)
+    totals = emit.sums([builder.load(slot) for slot in sums])
+    space = cgutils.alloca_once(builder, emit.vector, size=len(totals))
+    base = builder.ptrtoint(space, _I64)
+    for number, total in enumerate(totals):
+        emit.store(total, emit.plus(base, number * emit.vector_bytes))
+    with emit.loop(rows_wanted) as i:
+        row_in = builder.add(base, emit.times(i, cols * emit.element_bytes))
+        row_out = builder.add(out, builder.mul(i, out_stride))
+        with emit.loop(cols_wanted) as j:
+            step = emit.times(j, emit.element_bytes)
+            place = emit.element_at(builder.add(row_out, step))
+            value = builder.load(emit.element_at(builder.add(row_in, step)))
+            builder.store(builder.fadd(builder.load(place), value), place)
+
+
+@intrinsic
+def gather_row(
+    typingctx: Any, like: Any, out: Any, source: Any, low: Any, high: Any, columns: Any, stride: Any
+) -> Any:
+    """out[c] = source[c*stride] where low <= c < high, else 0, for all c < columns, rounded up to whole vectors.
+
+    `source` may point before its array: nothing outside of low and high is touched.
+    """
+
+    def body(emit: _Emit, args: Sequence[Any]) -> None:
+        out, source, low, high, columns, stride = args
+        builder = emit.builder
+        vectors = builder.sdiv(emit.plus(columns, emit.lanes - 1), emit.const(emit.lanes))
+        stride_bytes = emit.times(stride, emit.element_bytes)
+
+        def each(load: Callable[[Any, Any], Any]) -> None:
+            with emit.loop(vectors) as number:
+                first = emit.times(number, emit.lanes)
+                value = load(first, builder.add(source, builder.mul(first, stride_bytes)))
+                emit.store(value, builder.add(out, emit.times(number, emit.vector_bytes)))
+
+        def load_one(first: Any, place: Any) -> Any:
+            return emit.load_masked(place, emit.between(first, 1, low, high))
+
+        def load_two(first: Any, place: Any) -> Any:
+            bounds = emit.times(low, 2), emit.plus(emit.times(high, 2), -1)
+            start = emit.times(first, 2)
+            a = emit.load_masked(place, emit.between(start, 1, *bounds))
+            b = emit.load_masked(emit.plus(place, emit.vector_bytes), emit.between(emit.plus(start, emit.lanes), 1, *bounds))
+            return emit.shuffle(a, b, range(0, 2 * emit.lanes, 2))
+
+        def load_many(first: Any, place: Any) -> Any:
+            return emit.gather(place, stride_bytes, emit.between(first, 1, low, high))
+
+        emit.cases(stride, {1: lambda: each(load_one), 2: lambda: each(load_two)}, lambda: each(load_many))
+
+    return _signature(like, 6), _void(body)
+
+
+@intrinsic
+def spread_row(
+    typingctx: Any, like: Any, out: Any, source: Any, source_stride: Any, low: Any, high: Any, columns: Any, step: Any
+) -> Any:
+    """out[c*step + b] = source[b][c] for c < columns, b < step, where low <= c*step + b < high.
+
+    source[b] is at source + b*`source_stride` bytes and readable up to whole vectors; `out` may point before its array.
+    """
+
+    def body(emit: _Emit, args: Sequence[Any]) -> None:
+        out, source, source_stride, low, high, columns, step = args
+        builder = emit.builder
+        vectors = builder.sdiv(emit.plus(columns, emit.lanes - 1), emit.const(emit.lanes))
+        count = emit.lanes
+
+        def two() -> None:
+            with emit.loop(vectors) as number:
+                place = builder.add(source, emit.times(number, emit.vector_bytes))
+                a, b = emit.load(place), emit.load(builder.add(place, source_stride))
+                first = emit.times(number, 2 * count)
+                target_place = builder.add(out, emit.times(number, 2 * emit.vector_bytes))
+                for half in (0, 1):
+                    lane_pairs = [(lane, count + lane) for lane in range(half * count // 2, (half + 1) * count // 2)]
+                    value = emit.shuffle(a, b, [lane for pair in lane_pairs for lane in pair])
+                    start = emit.plus(first, half * count)
+                    emit.store_masked(
+                        value, emit.plus(target_place, half * emit.vector_bytes), emit.between(start, 1, low, high)
+                    )
+
+        def many() -> None:
+            step_bytes = emit.times(step, emit.element_bytes)
+            with emit.loop(step) as b, emit.loop(vectors) as number:
+                place = builder.add(builder.add(source, builder.mul(b, source_stride)), emit.times(number, emit.vector_bytes))
+                first = builder.add(builder.mul(emit.times(number, count), step), b)
+                target_place = builder.add(out, emit.times(first, emit.element_bytes))
+                # every lane's column is below `high`, as `columns` reaches no further than the row
+                emit.scatter(emit.load(place), target_place, step_bytes, emit.between(first, step, low, high))
+
+        emit.cases(step, {2: two}, many)
+
+    return _signature(like, 7), _void(body)
+
+
+# ---- the floating-point mode: denormals
+
+
+@intrinsic
+def flush_denormals(typingctx: Any) -> Any:
+    """Treat denormals as zero in this thread from now on; returns the mode before, for :func:`restore_mode`.
+
+    x86: flush-to-zero and denormals-are-zero of MXCSR. AArch64: FZ of FPCR. Elsewhere nothing changes.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> Any:
+        before = _read_mode(builder)
+        _write_mode(builder, builder.or_(before, ir.Constant(_I64, _FLUSH.get(architecture(), 0))))
+        return before
+
+    return types.intp(), codegen
+
+
+@intrinsic
+def restore_mode(typingctx: Any, mode: Any) -> Any:
+    """Set the floating-point mode that :func:`flush_denormals` returned."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> Any:
+        _write_mode(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
+_FLUSH = {"x86": 0x8040, "aarch64": 1 << 24}
+
+
+def _mxcsr(builder: ir.IRBuilder, name: str, slot: Any) -> None:
+    pointer = builder.bitcast(slot, _I8.as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer()])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [pointer])
+
+
+def _read_mode(builder: ir.IRBuilder) -> Any:
+    if architecture() == "x86":
+        slot = cgutils.alloca_once(builder, _I32)
+        _mxcsr(builder, "llvm.x86.sse.stmxcsr", slot)
+        return builder.zext(builder.load(slot), _I64)
+    if architecture() == "aarch64":
+        return builder.asm(ir.FunctionType(_I64, []), "mrs $0, fpcr", "=r", [], True)
+    return ir.Constant(_I64, 0)
+
+
+def _write_mode(builder: ir.IRBuilder, mode: Any) -> None:
+    if architecture() == "x86":
+        slot = cgutils.alloca_once(builder, _I32)
+        builder.store(builder.trunc(mode, _I32), slot)
+        _mxcsr(builder, "llvm.x86.sse.ldmxcsr", slot)
+    elif architecture() == "aarch64":
+        builder.asm(ir.FunctionType(ir.VoidType(), [_I64]), "msr fpcr, $0", "r", [mode], True)
