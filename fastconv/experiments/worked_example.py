@@ -1,0 +1,529 @@
+"""The convolution that one does with pen and paper: one step of gradient descent, every number with its formula.
+
+A short input x, one kernel w, a bias b and targets y; the loss is half of the sum of squares. The numbers come from the
+library's own :func:`fastconv.conv1d` and :func:`fastconv.conv1d_backward`, the formulas are written out beside them.
+
+``b`` with one value is *shared* by all outputs, the usual convolution; with one value an output it is *untied*.
+The places at which the kernel is laid on the input are *window positions*; the stride is how far apart they lie.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..geometry import conv_geometry
+
+FORMATS = ("text", "markdown", "latex")
+
+
+@dataclass(frozen=True)
+class Example:
+    """The numbers of one step. All arrays are 1-D float64; ``b``, ``grad_b`` and ``b_after`` have one value (shared)
+    or one an output (untied)."""
+
+    x: np.ndarray
+    w: np.ndarray
+    b: np.ndarray
+    y: np.ndarray
+    lr: float
+    stride: int
+    padding: tuple[int, int]  # zeros before x and after it
+    prediction: np.ndarray
+    loss: float
+    grad_output: np.ndarray
+    grad_w: np.ndarray
+    grad_b: np.ndarray
+    grad_x: np.ndarray
+    w_after: np.ndarray
+    b_after: np.ndarray
+    prediction_after: np.ndarray
+    loss_after: float
+
+    @property
+    def untied(self) -> bool:
+        return len(self.b) > 1
+
+    def taps(self, output: int) -> list[tuple[int, int]]:
+        """The pairs (index into w, index into x) that `output` multiplies; those in the padding are left out."""
+        start = output * self.stride - self.padding[0]
+        return [(k, start + k) for k in range(len(self.w)) if 0 <= start + k < len(self.x)]
+
+
+def compute(
+    x: Sequence[float] = (1, 2, 3, 4),
+    w: Sequence[float] = (2, 1, 3),
+    b: Sequence[float] = (1,),
+    y: Sequence[float] = (2, 4),
+    lr: float = 0.01,
+    *,
+    stride: int = 1,
+    padding: Any = 0,
+    backend: str | None = None,
+) -> Example:
+    """One step of gradient descent on ``1/2 * sum((conv1d(x, w) + b - y)**2)``.
+
+    Parameters
+    ----------
+    x, w, y
+        Input (L,), kernel (K,) and targets, one an output.
+    b
+        One value shared by all outputs, or one an output (untied).
+    lr
+        The learning rate.
+    stride, padding
+        As in :func:`fastconv.conv1d`.
+    backend
+        As there; None is the current one.
+
+    Raises
+    ------
+    ValueError
+        Where the lengths do not fit each other, or a number is not finite.
+
+    Examples
+    --------
+    >>> example = compute()
+    >>> example.prediction.tolist(), example.loss
+    ([14.0, 20.0], 200.0)
+    """
+    import fastconv as fc
+
+    arrays = {}
+    for name, values in (("x", x), ("w", w), ("b", b), ("y", y)):
+        arrays[name] = np.array(values, dtype=np.float64).reshape(-1)
+        if not arrays[name].size:
+            raise ValueError(f"{name} needs at least one value")
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{name} must be finite numbers, got {list(values)}")
+    if not np.isfinite(lr):
+        raise ValueError(f"the learning rate must be a finite number, got {lr}")
+    X, W, B, Y = (arrays[name] for name in "xwby")
+
+    image, kernel = X[None, None], W[None, None]
+    geometry, (_, zeros) = conv_geometry(1, image.shape, kernel.shape, stride, padding)
+    outputs = geometry.Q
+    if Y.size != outputs:
+        raise ValueError(
+            f"x of length {X.size}, a kernel of length {W.size}, stride {stride} and padding {padding} give "
+            f"{_count(outputs, 'output')}, so y must have {_count(outputs, 'value')}, got {Y.size}"
+        )
+    if B.size not in (1, outputs):
+        raise ValueError(
+            f"b must have 1 value (shared by the outputs) or {outputs} (untied, one an output), got {B.size}"
+        )
+
+    how: dict[str, Any] = {"stride": stride, "padding": padding, "backend": backend}
+
+    def predict(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        return fc.conv1d(image, weight, bias[None] if bias.size > 1 else bias, **how)[0, 0]
+
+    def half_squares(error: np.ndarray) -> float:
+        return 0.5 * float(np.sum(error**2))
+
+    prediction = predict(kernel, B)
+    grad_output = prediction - Y
+    grad_x, grad_w, grad_b = fc.conv1d_backward(
+        grad_output[None, None], image, kernel, bias_shape=(1, outputs) if B.size > 1 else (1,), **how
+    )
+    assert grad_x is not None and grad_w is not None and grad_b is not None  # the default output_mask asks for all
+    w_after, b_after = W - lr * grad_w[0, 0], B - lr * grad_b.reshape(-1)
+    prediction_after = predict(w_after[None, None], b_after)
+    return Example(
+        x=X,
+        w=W,
+        b=B,
+        y=Y,
+        lr=float(lr),
+        stride=geometry.stride[1],
+        padding=zeros,
+        prediction=prediction,
+        loss=half_squares(grad_output),
+        grad_output=grad_output,
+        grad_w=grad_w[0, 0],
+        grad_b=grad_b.reshape(-1),
+        grad_x=grad_x[0, 0],
+        w_after=w_after,
+        b_after=b_after,
+        prediction_after=prediction_after,
+        loss_after=half_squares(prediction_after - Y),
+    )
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}{'' if n == 1 else 's'}"
+
+
+# ---- notation: how names, numbers, products and sums are written
+
+
+class _Plain:
+    """For a terminal, in ASCII alone."""
+
+    times, half, lr = "*", "1/2", "lr"
+
+    def __init__(self, example: Example):
+        e = example
+        sizes = [np.abs(values).max() for values in (e.x, e.w, e.b, e.y)]
+        # What is this small beside the terms that were added is a rounding error: 0.1 + 0.2 - 0.3 is written as 0.
+        self._dust = np.finfo(np.float64).eps * (sizes[0] * sizes[1] * len(e.w) + sizes[2] + sizes[3])
+
+    def number(self, value: float) -> str:
+        return self.given(0.0 if abs(value) < self._dust else value)
+
+    def given(self, value: float) -> str:
+        """A number as the user gave it: ten digits, so that 61.064 is not written as 61.06400000000001."""
+        return f"{value + 0.0:.10g}"
+
+    def factor(self, value: float) -> str:
+        """A number within a product, in brackets where it is negative."""
+        text = self.number(value)
+        return f"({text})" if text.startswith("-") else text
+
+    def name(self, letter: str, index: int | None = None, after: bool = False) -> str:
+        return letter + ("" if index is None else str(index)) + ("'" if after else "")
+
+    def derivative(self, name: str) -> str:
+        return f"dE/d{name}"
+
+    def running(self, letter: str, index: str) -> str:
+        """A name with an index that is itself an expression."""
+        return f"{letter}_{index}" if len(index) == 1 else f"{letter}_({index})"
+
+    def sum_over(self, index: str, last: int) -> str:
+        return f"sum over {index} = 1..{last} of "
+
+    def sum_where(self, index: str, other: str, condition: str) -> str:
+        return f"sum over all {index}, {other} with {condition} of "
+
+    def window(self, index: int) -> str:
+        return f"position {index}"
+
+    def math(self, formula: str) -> str:
+        """A formula within a sentence."""
+        return formula
+
+    def block(self, chains: list[list[str]]) -> str:
+        """Chains of equal expressions, one a line."""
+        return "\n".join("  " + " = ".join(chain) for chain in chains)
+
+    def section(self, title: str, words: str, chains: list[list[str]]) -> str:
+        return f"{title}\n{'-' * len(title)}\n{textwrap.fill(words, 100)}\n\n{self.block(chains)}\n"
+
+    def document(self, title: str, sections: list[str]) -> str:
+        return "\n".join([title, "=" * len(title), "", *sections])
+
+
+class _Math(_Plain):
+    """Formulas in TeX's notation, for Markdown and LaTeX alike; amsmath is all that they need."""
+
+    times, half, lr = r" \cdot ", r"\tfrac{1}{2}", r"\eta"
+    line_width = 56  # characters; more would run off the page
+
+    def given(self, value: float) -> str:
+        mantissa, _, exponent = super().given(value).partition("e")
+        return rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if exponent else mantissa
+
+    def name(self, letter: str, index: int | None = None, after: bool = False) -> str:
+        return letter + ("'" if after else "") + ("" if index is None else f"_{{{index}}}")
+
+    def derivative(self, name: str) -> str:
+        return rf"\frac{{\partial E}}{{\partial {name}}}"
+
+    def running(self, letter: str, index: str) -> str:
+        return f"{letter}_{{{index}}}"
+
+    def sum_over(self, index: str, last: int) -> str:
+        return rf"\sum_{{{index}=1}}^{{{last}}} "
+
+    def sum_where(self, index: str, other: str, condition: str) -> str:
+        return rf"\sum_{{{index},\,{other}:\ {condition}}} "
+
+    def window(self, index: int) -> str:
+        return rf"\text{{position {index}}}"
+
+    def math(self, formula: str) -> str:
+        return f"${formula}$"
+
+    def block(self, chains: list[list[str]]) -> str:
+        lines = []
+        for first, *rest in chains:
+            if sum(map(self._width, rest)) < self.line_width * 2 // 3:
+                lines.append(f"{first} &= {' = '.join(rest)}")
+                continue
+            line, *more = (self._broken(piece) for piece in rest)
+            for piece in more:
+                # A link gets a line of its own, but for a short value at the end.
+                room = self._width(line.rpartition("\n")[2]) + self._width(piece) < self.line_width
+                line += (" = " if room and (piece is more[-1] or len(rest) < 3) else " \\\\\n&= ") + piece
+            lines.append(f"{first} &= {line}")
+        return " \\\\\n".join(lines)
+
+    @staticmethod
+    def _width(formula: str) -> int:
+        return len(re.sub(r"\\[a-z]+|[{}_^&\\]", "", formula))
+
+    def _broken(self, expression: str) -> str:
+        """`expression` with line breaks before a plus or after a comma where it would run off the page."""
+        lines = [""]
+        for part in re.split(r"(?= \+ )|(?<=,)", expression):
+            if lines[-1] and self._width(lines[-1]) + self._width(part) > self.line_width:
+                lines.append("")
+            lines[-1] += part
+        return " \\\\\n&\\quad".join(lines)
+
+
+class _Markdown(_Math):
+    def section(self, title: str, words: str, chains: list[list[str]]) -> str:
+        return f"## {title}\n\n{words}\n\n$$\n\\begin{{aligned}}\n{self.block(chains)}\n\\end{{aligned}}\n$$\n"
+
+    def document(self, title: str, sections: list[str]) -> str:
+        return "\n".join([f"# {title}\n", *sections])
+
+
+class _Latex(_Math):
+    def section(self, title: str, words: str, chains: list[list[str]]) -> str:
+        return f"\\section*{{{title}}}\n{words}\n\\begin{{align*}}\n{self.block(chains)}\n\\end{{align*}}\n"
+
+    def document(self, title: str, sections: list[str]) -> str:
+        head = [r"\documentclass{article}", r"\usepackage{amsmath}", r"\allowdisplaybreaks", r"\begin{document}"]
+        return "\n".join(
+            [*head, rf"\begin{{center}}\Large {title}\end{{center}}", "", *sections, r"\end{document}", ""]
+        )
+
+
+_NOTATIONS = {"text": _Plain, "markdown": _Markdown, "latex": _Latex}
+
+
+def render(example: Example, format: str = "text") -> str:
+    """Every step of `example` with its formula, as ``"text"``, ``"markdown"`` or ``"latex"`` (a whole document).
+
+    >>> print(render(compute()).splitlines()[0])
+    One training step of a 1-D convolution
+    """
+    if format not in _NOTATIONS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    notation = _NOTATIONS[format](example)
+    sections = [notation.section(*section) for section in _Derivation(example, notation).sections()]
+    return notation.document("One training step of a 1-D convolution", sections)
+
+
+@dataclass(frozen=True)
+class _Gradient:
+    """What is known of one parameter's gradient."""
+
+    parameter: str
+    names: str  # the sum as a formula
+    numbers: str  # the same with the values put in
+    value: float
+
+
+class _Derivation:
+    """The sections of the worked example: title, words, and chains of equal expressions."""
+
+    def __init__(self, example: Example, notation: _Plain):
+        self.e, self.m = example, notation
+        self.outputs = range(len(example.y))
+        self.padded = any(example.padding)
+
+    def sections(self) -> list[tuple[str, str, list[list[str]]]]:
+        e, m = self.e, self.m
+        K = len(e.w)
+        index = self._index()
+        p_i, y_i, g_i, w_k = m.running("p", "i"), m.running("y", "i"), m.running("g", "i"), m.running("w", "k")
+        b_i, x_ik = m.running("b", "i") if e.untied else "b", m.running("x", index)
+        forward = f"{p_i} = {b_i} + {m.sum_over('k', K)}{w_k}{m.times}{x_ik}"
+        by_output = f"{g_i} = {m.derivative(p_i)} = {p_i} - {y_i}"
+        by_w = f"{m.derivative(w_k)} = {m.sum_over('i', len(e.y))}{g_i}{m.times}{x_ik}"
+        by_x = f"{m.derivative(m.running('x', 'j'))} = {m.sum_where('i', 'k', f'{index} = j')}{g_i}{m.times}{w_k}"
+        around = (
+            f" with {_count(e.padding[0], 'zero')} put before it and {e.padding[1]} after it," if self.padded else ""
+        )
+        outside = f" Outside of {m.math('x')} there are zeros." if self.padded else ""
+        of_w, of_b, of_x = self._by_kernel(), self._by_bias(), self._by_input()
+        return [
+            (
+                "Given",
+                f"Input {m.math('x')}, kernel {m.math('w')}, {'untied' if e.untied else 'shared'} bias {m.math('b')}, "
+                f"targets {m.math('y')}, learning rate {m.math(m.lr)}.",
+                [
+                    ["x", self._vector(e.x)],
+                    ["w", self._vector(e.w)],
+                    ["b", self._vector(e.b) if e.untied else m.number(e.b[0])],
+                    ["y", self._vector(e.y)],
+                    [m.lr, m.given(e.lr)],
+                ],
+            ),
+            (
+                "Window positions",
+                f"The kernel is laid on {m.math('x')},{around} at {_count(len(e.y), 'window position')}, "
+                f"{e.stride} apart (the stride). At each of them it covers {_count(K, 'element')}.",
+                self._windows(),
+            ),
+            (
+                "Prediction",
+                f"Each output is the bias plus the products of the kernel with its window: {m.math(forward)}.{outside}",
+                self._forward(e.w, e.b, e.prediction),
+            ),
+            ("Loss", "Half of the sum of the squared errors.", [self._loss(e.prediction, e.loss)]),
+            (
+                "Gradient by the outputs",
+                f"The 2 of the square cancels the half: {m.math(by_output)}.",
+                [
+                    [
+                        m.name("g", i + 1),
+                        f"{m.name('p', i + 1)} - {m.name('y', i + 1)}",
+                        f"{m.number(e.prediction[i])} - {m.factor(e.y[i])}",
+                        m.number(e.grad_output[i]),
+                    ]
+                    for i in self.outputs
+                ],
+            ),
+            (
+                "Gradient by the kernel",
+                f"A kernel element is used at every window position, so its gradient is a sum over them: "
+                f"{m.math(by_w)}.{outside}",
+                self._gradients(of_w),
+            ),
+            (
+                "Gradient by the bias",
+                "The bias is untied: each output has its own, so its gradient is that of its output alone."
+                if e.untied
+                else "The bias is shared: it enters every output once, so its gradient is the sum over the outputs.",
+                self._gradients(of_b),
+            ),
+            (
+                "Gradient by the input",
+                f"Every window that covers it gives a share: {m.math(by_x)}. Nothing is updated "
+                f"with it here; in a deeper network it is what the layer before receives.",
+                self._gradients(of_x),
+            ),
+            (
+                "Update",
+                "One step against the gradient. The learning rate multiplies the whole sum, hence the brackets.",
+                self._updates("w", of_w, e.w, e.w_after) + self._updates("b", of_b, e.b, e.b_after),
+            ),
+            (
+                "After the update",
+                self._outcome(),
+                [
+                    *self._forward(e.w_after, e.b_after, e.prediction_after, after=True),
+                    self._loss(e.prediction_after, e.loss_after, after=True),
+                ],
+            ),
+        ]
+
+    def _index(self) -> str:
+        """Which element of x the k-th tap of the i-th window reads, everything counted from 1."""
+        step = "i" if self.e.stride == 1 else f"{self.e.stride}i"
+        return f"{step} + k - {self.e.stride + self.e.padding[0]}"
+
+    def _vector(self, values: np.ndarray) -> str:
+        return f"({', '.join(self.m.number(value) for value in values)})"
+
+    def _bias(self, i: int, after: bool = False) -> str:
+        return self.m.name("b", i + 1 if self.e.untied else None, after)
+
+    def _products(self, terms: list[tuple[str, float, str, float]]) -> tuple[str, str]:
+        """The sum of the products of (name, value, name, value), in names and in numbers."""
+        m = self.m
+        names = " + ".join(f"{a}{m.times}{b}" for a, _, b, _ in terms)
+        numbers = " + ".join(f"{m.factor(a)}{m.times}{m.factor(b)}" for _, a, _, b in terms)
+        return names or "0", numbers or "0"
+
+    def _windows(self) -> list[list[str]]:
+        e, m = self.e, self.m
+        chains = []
+        for i in self.outputs:
+            read = dict(e.taps(i))
+            names = [m.name("x", read[k] + 1) if k in read else "0" for k in range(len(e.w))]
+            values = [m.number(e.x[read[k]]) if k in read else "0" for k in range(len(e.w))]
+            chains.append([m.window(i + 1), f"({', '.join(names)})", f"({', '.join(values)})"])
+        return chains
+
+    def _forward(self, w: np.ndarray, b: np.ndarray, p: np.ndarray, after: bool = False) -> list[list[str]]:
+        e, m = self.e, self.m
+        chains = []
+        for i in self.outputs:
+            names, numbers = self._products(
+                [(m.name("w", k + 1, after), w[k], m.name("x", j + 1), e.x[j]) for k, j in e.taps(i)]
+            )
+            b_value = m.number(b[i if e.untied else 0])
+            sums = [f"{self._bias(i, after)} + {names}", f"{b_value} + {numbers}"]
+            chains.append([m.name("p", i + 1, after), *sums, m.number(p[i])])
+        return chains
+
+    def _loss(self, p: np.ndarray, value: float, after: bool = False) -> list[str]:
+        e, m = self.e, self.m
+        names = [f"({m.name('p', i + 1, after)} - {m.name('y', i + 1)})^2" for i in self.outputs]
+        numbers = [f"({m.number(p[i])} - {m.factor(e.y[i])})^2" for i in self.outputs]
+        sums = [f"{m.half}{m.times}({' + '.join(terms)})" for terms in (names, numbers)]
+        return [m.name("E", after=after), *sums, m.number(value)]
+
+    def _by_kernel(self) -> list[_Gradient]:
+        e, m = self.e, self.m
+        found = []
+        for k in range(len(e.w)):
+            uses = [(i, j) for i in self.outputs for tap, j in e.taps(i) if tap == k]
+            terms = [(m.name("g", i + 1), e.grad_output[i], m.name("x", j + 1), e.x[j]) for i, j in uses]
+            found.append(_Gradient(m.name("w", k + 1), *self._products(terms), e.grad_w[k]))
+        return found
+
+    def _by_input(self) -> list[_Gradient]:
+        e, m = self.e, self.m
+        found = []
+        for cell in range(len(e.x)):
+            uses = [(i, k) for i in self.outputs for k, j in e.taps(i) if j == cell]
+            terms = [(m.name("g", i + 1), e.grad_output[i], m.name("w", k + 1), e.w[k]) for i, k in uses]
+            found.append(_Gradient(m.name("x", cell + 1), *self._products(terms), e.grad_x[cell]))
+        return found
+
+    def _by_bias(self) -> list[_Gradient]:
+        e, m = self.e, self.m
+        found = []
+        for n, value in enumerate(e.grad_b):
+            uses = [n] if e.untied else list(self.outputs)
+            names = " + ".join(m.name("g", i + 1) for i in uses)
+            numbers = " + ".join(m.factor(e.grad_output[i]) for i in uses)
+            found.append(_Gradient(self._bias(n), names, numbers, value))
+        return found
+
+    def _gradients(self, found: list[_Gradient]) -> list[list[str]]:
+        m = self.m
+        return [_chain(m.derivative(g.parameter), g.names, g.numbers, m.number(g.value)) for g in found]
+
+    def _updates(self, letter: str, found: list[_Gradient], old: np.ndarray, new: np.ndarray) -> list[list[str]]:
+        m = self.m
+        lr = m.given(self.e.lr) if self.e.lr >= 0 else f"({m.given(self.e.lr)})"
+        chains = []
+        for n, g in enumerate(found):
+            before = m.number(old[n])
+            names, numbers = (f"({terms})" if " + " in terms else terms for terms in (g.names, g.numbers))
+            chains.append(
+                _chain(
+                    self._bias(n, after=True) if letter == "b" else m.name(letter, n + 1, after=True),
+                    f"{g.parameter} - {m.lr}{m.times}{names}",
+                    f"{before} - {lr}{m.times}{numbers}",
+                    f"{before} - {lr}{m.times}{m.factor(g.value)}",
+                    m.number(new[n]),
+                )
+            )
+        return chains
+
+    def _outcome(self) -> str:
+        e, m = self.e, self.m
+        if e.loss_after == e.loss:
+            return f"The same input again: the loss stays at {m.math(m.number(e.loss))}."
+        moved = "falls" if e.loss_after < e.loss else "rises: the learning rate is too large,"
+        before, after = m.math(m.number(e.loss)), m.math(m.number(e.loss_after))
+        return f"The same input again: the loss {moved} from {before} to {after}."
+
+
+def _chain(*links: str) -> list[str]:
+    """The links of a chain of equations, less those that repeat the one before them."""
+    return [link for i, link in enumerate(links) if i == 0 or link != links[i - 1]]
