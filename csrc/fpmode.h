@@ -28,7 +28,7 @@ static inline fc_fpmode fc_fpmode_get(void) { return 0; }
 static inline void fc_fpmode_put(fc_fpmode mode) { (void)mode; }
 #endif
 
-/* Sets the mode and returns the one to hand to fc_fpmode_leave. Writing it costs about 10 ns, so only where it changes. */
+/* Sets the mode and returns the one to hand to fc_fpmode_leave. Writing it costs some 10 ns: only where it changes. */
 static inline fc_fpmode fc_fpmode_enter(int keep_denormals) {
     const fc_fpmode before = fc_fpmode_get();
     const fc_fpmode now = keep_denormals ? before & ~FC_FLUSH_BITS : before | FC_FLUSH_BITS;

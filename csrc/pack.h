@@ -1,58 +1,118 @@
 /* Copying one box of the source into its packed form (stencil.h): padded, phases apart, every stride 1.
  *
- * Rows are written left to right in whole vectors, each row over the overhang of the one before; what lies outside the
- * source is zero and is never read. */
+ * A plane is written one column of vectors after the other, so that which lanes lie inside the source is worked out
+ * once for all its rows; from right to left, so that what a row's last vector writes beyond the pitch is overwritten by
+ * the next row's own first columns. Wide rows are written one by one, left to right. What lies outside the source is
+ * zero and is never read. Strides above 2 go element by element. */
 
-/* One row of all column phases, from packed column j0 on; phase f goes to `to + f * plane`. */
-FC_INLINE void FC(pack_row)(const fc_stencil *s, const real *row, ptrdiff_t j0, real *to) {
-    if (s->stride_w == 1) {
-        const ptrdiff_t shift = j0 - s->pad_w;
-        for (ptrdiff_t j = 0; j < s->pitch; j += LANES) {
-            const ptrdiff_t at = j + shift;
-            if (at >= 0 && at + LANES <= s->W)
-                FC(store)(to + j, FC(load)(row + at));
-            else
-                FC(store)(to + j, FC(load_outer)(row, at, s->W));
+/* Of `rows` packed rows, those from `from` to `end` hold source; the others are zero. */
+typedef struct {
+    ptrdiff_t rows, from, end, pitch, src_row;
+} FC(rows);
+
+/* One column of vectors, stride 1. */
+FC_INLINE void FC(pack_column)(const real *source, FC(lanes) inside, FC(rows) p, real *to) {
+    ptrdiff_t i = 0;
+    for (; i < p.from; i++, to += p.pitch)
+        FC(store)(to, (vec){0});
+    for (; i < p.end; i++, to += p.pitch, source += p.src_row)
+        FC(store)(to, FC(load_lanes)(source, inside));
+    for (; i < p.rows; i++, to += p.pitch)
+        FC(store)(to, (vec){0});
+}
+
+/* The same for stride 2: two vectors of the source give one of each phase; `odd` is NULL where there is one phase. */
+FC_INLINE void FC(pack_column_pair)(const real *source, FC(lanes) low, FC(lanes) high, FC(rows) p, real *even,
+                                    real *odd) {
+    for (ptrdiff_t i = 0, at = 0; i < p.rows; i++, at += p.pitch) {
+        vec a = {0}, b = {0};
+        if (i >= p.from && i < p.end) {
+            a = FC(load_lanes)(source, low);
+            b = FC(load_lanes)(source + LANES, high);
+            source += p.src_row;
         }
-    } else if (s->stride_w == 2) {
-        for (ptrdiff_t j = 0; j < s->pitch; j += LANES) {
-            const ptrdiff_t at = 2 * (j + j0) - s->pad_w;
-            const vec a = FC(load_outer)(row, at, s->W), b = FC(load_outer)(row, at + LANES, s->W);
-            FC(store)(to + j, FC(unzip_even)(a, b));
-            if (s->phases_w == 2)
-                FC(store)(to + s->plane + j, FC(unzip_odd)(a, b));
-        }
-    } else {
-        for (ptrdiff_t f = 0; f < s->phases_w; f++, to += s->plane) {
-            const ptrdiff_t first = fc_clip(fc_first_column(s, f) - j0, 0, s->pitch);
-            const ptrdiff_t end = fc_clip(fc_end_column(s, f) - j0, first, s->pitch);
-            const real *from = row + (j0 * s->stride_w + f * s->step_w % s->stride_w - s->pad_w);
-            for (ptrdiff_t j = 0; j < first; j++)
-                to[j] = 0;
-            for (ptrdiff_t j = first; j < end; j++)
-                to[j] = from[j * s->stride_w];
-            for (ptrdiff_t j = end; j < s->pitch; j++)
-                to[j] = 0;
-        }
+        FC(store)(even + at, FC(unzip_even)(a, b));
+        if (odd)
+            FC(store)(odd + at, FC(unzip_odd)(a, b));
     }
 }
 
-/* The box at grid position (i0, j0), `rows` rows of the grid, all channels of one group; source is its first channel. */
-static void FC(pack_box)(const fc_stencil *s, const real *source, ptrdiff_t i0, ptrdiff_t j0, ptrdiff_t rows, real *box) {
-    const ptrdiff_t packed_rows = rows + s->halo_h;
-    for (ptrdiff_t c = 0; c < s->channels; c++, source += s->src_channel, box += s->channel)
-        for (ptrdiff_t f = 0; f < s->phases_h; f++) {
-            real *to = box + f * s->phases_w * s->plane;
-            ptrdiff_t h = s->stride_h * i0 + f * s->step_h % s->stride_h - s->pad_h;
-            for (ptrdiff_t i = 0; i < packed_rows; i++, h += s->stride_h, to += s->pitch) {
-                if (h >= 0 && h < s->H)
-                    FC(pack_row)(s, source + h * s->src_row, j0, to);
-                else
-                    for (ptrdiff_t q = 0; q < s->phases_w; q++)
-                        for (ptrdiff_t j = 0; j < s->pitch; j += LANES)
-                            FC(store)(to + q * s->plane + j, (vec){0});
+/* One row of column phase f, any stride. */
+static void FC(pack_strided_row)(const fc_stencil *s, const real *row, ptrdiff_t f, ptrdiff_t j0, real *to) {
+    const ptrdiff_t first = fc_clip(fc_first_column(s, f) - j0, 0, s->pitch);
+    const ptrdiff_t end = fc_clip(fc_end_column(s, f) - j0, first, s->pitch);
+    const ptrdiff_t start = j0 * s->stride_w + f * s->step_w % s->stride_w - s->pad_w;
+    for (ptrdiff_t j = 0; j < first; j++)
+        to[j] = 0;
+    for (ptrdiff_t j = first; j < end; j++)
+        to[j] = row[start + j * s->stride_w];
+    for (ptrdiff_t j = end; j < s->pitch; j++)
+        to[j] = 0;
+}
+
+/* One wide row: lanes are counted at its ends only. */
+FC_INLINE vec FC(load_inside)(const real *row, ptrdiff_t at, ptrdiff_t W) {
+    return at >= 0 && at + LANES <= W ? FC(load)(row + at) : FC(load_lanes)(row + at, FC(inside)(at, W));
+}
+static void FC(pack_wide_row)(const real *row, ptrdiff_t left, ptrdiff_t W, ptrdiff_t pitch, real *to) {
+    for (ptrdiff_t j = 0; j < pitch; j += LANES)
+        FC(store)(to + j, FC(load_inside)(row, left + j, W));
+}
+static void FC(pack_wide_row_pair)(const real *row, ptrdiff_t left, ptrdiff_t W, ptrdiff_t pitch, real *even,
+                                   real *odd) {
+    for (ptrdiff_t j = 0; j < pitch; j += LANES) {
+        const vec a = FC(load_inside)(row, left + 2 * j, W), b = FC(load_inside)(row, left + 2 * j + LANES, W);
+        FC(store)(even + j, FC(unzip_even)(a, b));
+        if (odd)
+            FC(store)(odd + j, FC(unzip_odd)(a, b));
+    }
+}
+
+/* The box at grid position (i0, j0), `rows` rows of the grid, all channels of a group; source is the first of them. */
+static void FC(pack_box)(const fc_stencil *s, const real *source, ptrdiff_t i0, ptrdiff_t j0, ptrdiff_t rows,
+                         real *box) {
+    const ptrdiff_t packed_rows = rows + s->halo_h, pitch = s->pitch, plane = s->plane, stride_h = s->stride_h;
+    const ptrdiff_t src_row = stride_h * s->src_row, vectors = fc_ceil_div(pitch, LANES), W = s->W;
+    const ptrdiff_t left = j0 * s->stride_w - s->pad_w; /* source column of packed column 0 */
+    const int wide = vectors >= 16 || packed_rows == 1;
+    for (ptrdiff_t f = 0; f < s->phases_h; f++) {
+        const ptrdiff_t h = stride_h * i0 + f * s->step_h % stride_h - s->pad_h;
+        const ptrdiff_t from = h >= 0 ? 0 : fc_min(fc_ceil_div(-h, stride_h), packed_rows);
+        const ptrdiff_t end = h >= s->H ? from : fc_clip(fc_ceil_div(s->H - h, stride_h), from, packed_rows);
+        const FC(rows) split = {packed_rows, from, end, pitch, src_row};
+        for (ptrdiff_t c = 0; c < s->channels; c++) {
+            const real *at = source + c * s->src_channel + (h + from * stride_h) * s->src_row;
+            real *to = box + c * s->channel + f * s->phases_w * plane;
+            real *odd = s->stride_w == 2 && s->phases_w == 2 ? to + plane : NULL;
+            if (s->stride_w <= 2 && wide) {
+                for (ptrdiff_t q = 0; q < s->phases_w; q++)
+                    memset(to + q * plane, 0, (size_t)(from * pitch) * sizeof(real));
+                for (ptrdiff_t i = from; i < end; i++, at += src_row)
+                    if (s->stride_w == 1)
+                        FC(pack_wide_row)(at, left, W, pitch, to + i * pitch);
+                    else
+                        FC(pack_wide_row_pair)(at, left, W, pitch, to + i * pitch, odd ? odd + i * pitch : NULL);
+                for (ptrdiff_t q = 0; q < s->phases_w; q++)
+                    memset(to + q * plane + end * pitch, 0, (size_t)((packed_rows - end) * pitch) * sizeof(real));
+            } else if (s->stride_w == 1) {
+                for (ptrdiff_t j = (vectors - 1) * LANES; j >= 0; j -= LANES)
+                    FC(pack_column)(at + left + j, FC(inside)(left + j, W), split, to + j);
+            } else if (s->stride_w == 2) {
+                for (ptrdiff_t j = (vectors - 1) * LANES; j >= 0; j -= LANES) {
+                    const FC(lanes) low = FC(inside)(left + 2 * j, W), high = FC(inside)(left + 2 * j + LANES, W);
+                    FC(pack_column_pair)(at + left + 2 * j, low, high, split, to + j, odd ? odd + j : NULL);
+                }
+            } else {
+                for (ptrdiff_t q = 0; q < s->phases_w; q++) {
+                    real *row = to + q * plane;
+                    memset(row, 0, (size_t)(from * pitch) * sizeof(real));
+                    for (ptrdiff_t i = from; i < end; i++)
+                        FC(pack_strided_row)(s, at + (i - from) * src_row, q, j0, row + i * pitch);
+                    memset(row + end * pitch, 0, (size_t)((packed_rows - end) * pitch) * sizeof(real));
+                }
             }
             for (ptrdiff_t q = 0; q < s->phases_w; q++) /* the zeros right of the last row */
-                FC(store)(to + q * s->plane, (vec){0});
+                FC(store)(to + q * plane + packed_rows * pitch, (vec){0});
         }
+    }
 }

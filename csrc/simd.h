@@ -1,13 +1,13 @@
 /* A small vector vocabulary over GCC/Clang vector extensions: width from the ISA, element type from FC_BITS.
  *
  * Included once per element type by kernels.inc; the families are written over `real` (the element), `vec` (as many of
- * them as a register holds), `LANES` and the functions below. FC(name) gives every function its element's suffix, so that
+ * them as a register holds), `LANES` and the functions below. FC(name) gives each function its element's suffix, so that
  * both copies live in one object. Everything is static: objects compiled with different flags share no function.
  *
  * load, store, splat            whole vectors, aligned to the element only
- * load_lanes, store_lanes       only lanes lo <= l < hi are touched in memory; the others read as zero
+ * load_lanes, store_lanes       only some lanes, a run of them, are touched in memory; the others read as zero
  * unzip, zip                    two vectors to their even and odd elements, and back
- * lane_mask, load_masked        a mask kept in memory, one per vector of pixels; masked lanes read as zero */
+ * load_masked                   any set of lanes; the others are read but come as zero */
 #ifndef FC_SIMD_H
 #define FC_SIMD_H
 
@@ -33,9 +33,12 @@
 
 #if defined(__clang__)
 #define FC_UNROLL _Pragma("clang loop unroll(full)")
+#define FC_ROLLED _Pragma("clang loop unroll(disable)") /* twice the tile would not fit the registers */
 #else
-#define FC_UNROLL _Pragma("GCC unroll 16")
+#define FC_ROLLED
+#define FC_UNROLL _Pragma("GCC unroll 32")
 #endif
+#define FC_NOINLINE static __attribute__((noinline))
 #define FC_INLINE static inline __attribute__((always_inline, unused))
 #define FC_PASTE_(a, b) a##_f##b
 #define FC_PASTE(a, b) FC_PASTE_(a, b)
@@ -60,7 +63,7 @@
 #define LANES ((ptrdiff_t)(FC_VECTOR_BYTES / sizeof(real)))
 
 typedef real vec __attribute__((vector_size(FC_VECTOR_BYTES)));
-typedef real vec_in_memory __attribute__((vector_size(FC_VECTOR_BYTES), aligned(FC_BITS / 8), may_alias));
+typedef real vec_in_memory __attribute__((vector_size(FC_VECTOR_BYTES), aligned(FC_BITS / 8)));
 typedef int_lane FC(ints) __attribute__((vector_size(FC_VECTOR_BYTES)));
 
 FC_INLINE vec FC(load)(const real *p) { return *(const vec_in_memory *)p; }
@@ -93,104 +96,153 @@ FC_INLINE vec FC(splat)(real a) { return a - (vec){0}; } /* a - 0 is a, for -0 t
 #define FC_HIGH 1, 3
 #endif
 
-FC_INLINE vec FC(unzip_even)(vec a, vec b) { return __builtin_shufflevector(a, b, FC_EVEN); }
-FC_INLINE vec FC(unzip_odd)(vec a, vec b) { return __builtin_shufflevector(a, b, FC_ODD); }
-FC_INLINE vec FC(zip_low)(vec even, vec odd) { return __builtin_shufflevector(even, odd, FC_LOW); }
-FC_INLINE vec FC(zip_high)(vec even, vec odd) { return __builtin_shufflevector(even, odd, FC_HIGH); }
+#if defined(__clang__)
+#define FC_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define FC_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (FC(ints)){__VA_ARGS__})
+#endif
+FC_INLINE vec FC(unzip_even)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_EVEN); }
+FC_INLINE vec FC(unzip_odd)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_ODD); }
+FC_INLINE vec FC(zip_low)(vec even, vec odd) { return FC_SHUFFLE(even, odd, FC_LOW); }
+FC_INLINE vec FC(zip_high)(vec even, vec odd) { return FC_SHUFFLE(even, odd, FC_HIGH); }
+#undef FC_SHUFFLE
 
-/* All bits set in lanes lo <= l < hi. Here and below 0 <= lo, hi <= LANES. */
-FC_INLINE FC(ints) FC(between)(ptrdiff_t lo, ptrdiff_t hi) {
-    const FC(ints) lane = {FC_IOTA};
-    return (lane >= (int_lane)lo) & (lane < (int_lane)hi);
-}
-
+/* Some lanes of a vector, lo <= l < hi with 0 <= lo, hi <= LANES: a mask register, a mask vector, or the two numbers.
+ * mask: any set of lanes, for loads whose masked lanes may be read but count as zero. */
 #if defined(__AVX512F__)
 
 #if FC_BITS == 32
-#define FC_MASK __mmask16
+typedef __mmask16 FC(lanes);
+FC_INLINE vec FC(load_lanes)(const real *p, FC(lanes) m) { return (vec)_mm512_maskz_loadu_ps(m, p); }
+FC_INLINE void FC(store_lanes)(real *p, vec v, FC(lanes) m) { _mm512_mask_storeu_ps(p, m, (__m512)v); }
 #else
-#define FC_MASK __mmask8
+typedef __mmask8 FC(lanes);
+FC_INLINE vec FC(load_lanes)(const real *p, FC(lanes) m) { return (vec)_mm512_maskz_loadu_pd(m, p); }
+FC_INLINE void FC(store_lanes)(real *p, vec v, FC(lanes) m) { _mm512_mask_storeu_pd(p, m, (__m512d)v); }
 #endif
-typedef FC_MASK FC(lane_mask);
-
-FC_INLINE FC(lane_mask) FC(mask_between)(ptrdiff_t lo, ptrdiff_t hi) {
-    return (FC(lane_mask))((((uint32_t)1 << hi) - 1) & ~(((uint32_t)1 << lo) - 1));
+FC_INLINE FC(lanes) FC(between)(ptrdiff_t lo, ptrdiff_t hi) {
+    return (FC(lanes))((((uint32_t)1 << hi) - 1) & ~(((uint32_t)1 << lo) - 1));
 }
+typedef FC(lanes) FC(mask);
+FC_INLINE FC(mask) FC(mask_between)(ptrdiff_t lo, ptrdiff_t hi) { return FC(between)(lo, hi); }
+FC_INLINE vec FC(load_masked)(const real *p, FC(mask) m) { return FC(load_lanes)(p, m); }
+
+#else
+
+typedef FC(ints) FC(mask);
+FC_INLINE FC(mask) FC(mask_between)(ptrdiff_t lo, ptrdiff_t hi) {
+    const FC(ints) lane = {FC_IOTA};
+    return (lane >= (int_lane)lo) & (lane < (int_lane)hi);
+}
+FC_INLINE vec FC(load_masked)(const real *p, FC(mask) m) { return (vec)((FC(ints))FC(load)(p) & m); }
+
+#if defined(__AVX2__)
+
+typedef FC(ints) FC(lanes);
+FC_INLINE FC(lanes) FC(between)(ptrdiff_t lo, ptrdiff_t hi) { return FC(mask_between)(lo, hi); }
 #if FC_BITS == 32
-FC_INLINE vec FC(load_masked)(FC(lane_mask) m, const real *p) { return (vec)_mm512_maskz_loadu_ps(m, p); }
-FC_INLINE void FC(store_masked)(FC(lane_mask) m, real *p, vec v) { _mm512_mask_storeu_ps(p, m, (__m512)v); }
+FC_INLINE vec FC(load_lanes)(const real *p, FC(lanes) m) { return (vec)_mm256_maskload_ps(p, (__m256i)m); }
+FC_INLINE void FC(store_lanes)(real *p, vec v, FC(lanes) m) { _mm256_maskstore_ps(p, (__m256i)m, (__m256)v); }
 #else
-FC_INLINE vec FC(load_masked)(FC(lane_mask) m, const real *p) { return (vec)_mm512_maskz_loadu_pd(m, p); }
-FC_INLINE void FC(store_masked)(FC(lane_mask) m, real *p, vec v) { _mm512_mask_storeu_pd(p, m, (__m512d)v); }
+FC_INLINE vec FC(load_lanes)(const real *p, FC(lanes) m) { return (vec)_mm256_maskload_pd(p, (__m256i)m); }
+FC_INLINE void FC(store_lanes)(real *p, vec v, FC(lanes) m) { _mm256_maskstore_pd(p, (__m256i)m, (__m256d)v); }
 #endif
-FC_INLINE vec FC(load_lanes)(const real *p, ptrdiff_t lo, ptrdiff_t hi) {
-    return FC(load_masked)(FC(mask_between)(lo, hi), p);
-}
-FC_INLINE void FC(store_lanes)(real *p, vec v, ptrdiff_t lo, ptrdiff_t hi) {
-    FC(store_masked)(FC(mask_between)(lo, hi), p, v);
-}
-#undef FC_MASK
 
 #else
 
-typedef FC(ints) FC(lane_mask);
-
-FC_INLINE FC(lane_mask) FC(mask_between)(ptrdiff_t lo, ptrdiff_t hi) { return FC(between)(lo, hi); }
-
-/* Here all of p[0..LANES) is readable: the mask only hides values. */
-FC_INLINE vec FC(load_masked)(FC(lane_mask) m, const real *p) { return (vec)((FC(ints))FC(load)(p) & m); }
-
-#if defined(__AVX2__) && FC_BITS == 32
-FC_INLINE vec FC(load_lanes)(const real *p, ptrdiff_t lo, ptrdiff_t hi) {
-    return (vec)_mm256_maskload_ps(p, (__m256i)FC(between)(lo, hi));
-}
-FC_INLINE void FC(store_lanes)(real *p, vec v, ptrdiff_t lo, ptrdiff_t hi) {
-    _mm256_maskstore_ps(p, (__m256i)FC(between)(lo, hi), (__m256)v);
-}
-#elif defined(__AVX2__)
-FC_INLINE vec FC(load_lanes)(const real *p, ptrdiff_t lo, ptrdiff_t hi) {
-    return (vec)_mm256_maskload_pd(p, (__m256i)FC(between)(lo, hi));
-}
-FC_INLINE void FC(store_lanes)(real *p, vec v, ptrdiff_t lo, ptrdiff_t hi) {
-    _mm256_maskstore_pd(p, (__m256i)FC(between)(lo, hi), (__m256d)v);
-}
-#else
-FC_INLINE vec FC(load_lanes)(const real *p, ptrdiff_t lo, ptrdiff_t hi) {
-    if (lo == 0 && hi == LANES)
+typedef struct {
+    int lo, hi;
+} FC(lanes);
+FC_INLINE FC(lanes) FC(between)(ptrdiff_t lo, ptrdiff_t hi) { return (FC(lanes)){(int)lo, (int)hi}; }
+FC_INLINE vec FC(load_lanes)(const real *p, FC(lanes) m) {
+    if (m.lo == 0 && m.hi == LANES)
         return FC(load)(p);
     real lanes[FC_VECTOR_BYTES / sizeof(real)] = {0};
-    for (ptrdiff_t l = lo; l < hi; l++)
+    for (int l = m.lo; l < m.hi; l++)
         lanes[l] = p[l];
     return FC(load)(lanes);
 }
-FC_INLINE void FC(store_lanes)(real *p, vec v, ptrdiff_t lo, ptrdiff_t hi) {
-    if (lo == 0 && hi == LANES) {
+FC_INLINE void FC(store_lanes)(real *p, vec v, FC(lanes) m) {
+    if (m.lo == 0 && m.hi == LANES) {
         FC(store)(p, v);
         return;
     }
     real lanes[FC_VECTOR_BYTES / sizeof(real)];
     FC(store)(lanes, v);
-    for (ptrdiff_t l = lo; l < hi; l++)
+    for (int l = m.lo; l < m.hi; l++)
         p[l] = lanes[l];
 }
-#endif
 
 #endif
+#endif
 
-/* row[at .. at + LANES) of a row of `width` elements; what lies outside the row is zero and is not touched. */
-FC_INLINE vec FC(load_outer)(const real *row, ptrdiff_t at, ptrdiff_t width) {
-    if (at >= width || at <= -LANES)
-        return (vec){0};
-    const ptrdiff_t lo = at < 0 ? -at : 0, hi = width - at < LANES ? width - at : LANES;
-    return FC(load_lanes)(row + at, lo, hi);
+/* The lanes that lie inside a row of `width` elements where lane 0 is element `at` of it. */
+FC_INLINE FC(lanes) FC(inside)(ptrdiff_t at, ptrdiff_t width) {
+    const ptrdiff_t hi = width - at < 0 ? 0 : width - at < LANES ? width - at : LANES;
+    const ptrdiff_t lo = at > 0 ? 0 : -at < hi ? -at : hi;
+    return FC(between)(lo, hi);
 }
 
-/* Lanes 0 .. count - 1 to row[at ...], those that lie inside the row. */
-FC_INLINE void FC(store_outer)(real *row, vec v, ptrdiff_t at, ptrdiff_t count, ptrdiff_t width) {
-    const ptrdiff_t lo = at < 0 ? -at : 0, fit = width - at < LANES ? width - at : LANES, hi = count < fit ? count : fit;
-    if (lo < hi)
-        FC(store_lanes)(row + at, v, lo, hi);
+/* A tall, thin transpose: 16 bytes of each of LANES rows that lie `step` apart become FC_TURN vectors, out[i] holding
+ * element i of every row. Pieces of 16 bytes are loaded straight to where they end up, so that only shuffles within
+ * pieces are left, half as many as a network over whole vectors has. */
+#if FC_VECTOR_BYTES == 64
+FC_INLINE vec FC(load_pieces)(const real *p, ptrdiff_t step) {
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps((const float *)p));
+    v = _mm512_mask_broadcast_f32x4(v, 0x00f0, _mm_loadu_ps((const float *)(p + step)));
+    v = _mm512_mask_broadcast_f32x4(v, 0x0f00, _mm_loadu_ps((const float *)(p + 2 * step)));
+    return (vec)_mm512_mask_broadcast_f32x4(v, 0xf000, _mm_loadu_ps((const float *)(p + 3 * step)));
 }
+#define FC_PIECES(name, a, b) ((vec)_mm512_##name((__m512d)(a), (__m512d)(b)))
+#define FC_PIECES_SINGLE(name, a, b) ((vec)_mm512_##name((__m512)(a), (__m512)(b)))
+#elif FC_VECTOR_BYTES == 32
+FC_INLINE vec FC(load_pieces)(const real *p, ptrdiff_t step) {
+    const __m256 low = _mm256_castps128_ps256(_mm_loadu_ps((const float *)p));
+    return (vec)_mm256_insertf128_ps(low, _mm_loadu_ps((const float *)(p + step)), 1);
+}
+#define FC_PIECES(name, a, b) ((vec)_mm256_##name((__m256d)(a), (__m256d)(b)))
+#define FC_PIECES_SINGLE(name, a, b) ((vec)_mm256_##name((__m256)(a), (__m256)(b)))
+#else
+FC_INLINE vec FC(load_pieces)(const real *p, ptrdiff_t step) {
+    (void)step;
+    return FC(load)(p);
+}
+#endif
+
+#undef FC_TURN
+#if FC_BITS == 32
+#define FC_TURN 4
+#else
+#define FC_TURN 2
+#endif
+FC_INLINE void FC(turn)(const real *p, ptrdiff_t step, vec *out) {
+    const vec a = FC(load_pieces)(p, FC_TURN * step), b = FC(load_pieces)(p + step, FC_TURN * step);
+#if FC_BITS == 32
+    const vec c = FC(load_pieces)(p + 2 * step, 4 * step), d = FC(load_pieces)(p + 3 * step, 4 * step);
+#if FC_VECTOR_BYTES > 16
+    const vec ab = FC_PIECES_SINGLE(unpacklo_ps, a, b), cd = FC_PIECES_SINGLE(unpacklo_ps, c, d);
+    const vec ef = FC_PIECES_SINGLE(unpackhi_ps, a, b), gh = FC_PIECES_SINGLE(unpackhi_ps, c, d);
+    out[0] = FC_PIECES(unpacklo_pd, ab, cd);
+    out[1] = FC_PIECES(unpackhi_pd, ab, cd);
+    out[2] = FC_PIECES(unpacklo_pd, ef, gh);
+    out[3] = FC_PIECES(unpackhi_pd, ef, gh);
+#else
+    const vec ac = FC(zip_low)(a, c), bd = FC(zip_low)(b, d), eg = FC(zip_high)(a, c), fh = FC(zip_high)(b, d);
+    out[0] = FC(zip_low)(ac, bd);
+    out[1] = FC(zip_high)(ac, bd);
+    out[2] = FC(zip_low)(eg, fh);
+    out[3] = FC(zip_high)(eg, fh);
+#endif
+#elif FC_VECTOR_BYTES > 16
+    out[0] = FC_PIECES(unpacklo_pd, a, b);
+    out[1] = FC_PIECES(unpackhi_pd, a, b);
+#else
+    out[0] = FC(zip_low)(a, b);
+    out[1] = FC(zip_high)(a, b);
+#endif
+}
+#undef FC_PIECES
+#undef FC_PIECES_SINGLE
 
 #undef FC_EVEN
 #undef FC_ODD

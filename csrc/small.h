@@ -1,6 +1,6 @@
 /* small: the definition as plain loops, for a handful of numbers. No packing, no workspace, no threads.
  *
- * Covers every geometry, at 1 to 2 ns a multiply-add; a 4-element call costs about as much as one vector kernel's set-up.
+ * Covers every geometry, at 1.5 to 3 ns a multiply-add: 35 ns for a 4-element call, where `direct` takes 500 to set up.
  * The sum over one kernel row (or one output row, for the weights) is kept apart from the total, so that the error of
  * long sums stays near that of the blocked kernels. Also the exact way for backward_input where a weight is infinite or
  * NaN, as it touches just the outputs that are there. */
@@ -20,11 +20,12 @@ static void FC(small_forward)(const fc_call *call) {
     const fc_geometry g = call->geometry;
     const real *x = call->x, *w = call->w, *bias = call->bias;
     real *y = call->y;
-    const ptrdiff_t Cg = g.C / g.groups, Kg = g.K / g.groups;
+    const ptrdiff_t Cg = fc_share(g.C, g.groups), Kg = fc_share(g.K, g.groups), reach = (g.S - 1) * g.dilation_w;
     const fc_fpmode before = fc_fpmode_enter(call->keep_denormals);
     for (ptrdiff_t n = 0; n < g.N; n++)
         for (ptrdiff_t k = 0; k < g.K; k++) {
-            const real *xk = x + (n * g.C + k / Kg * Cg) * g.H * g.W, *wk = w + k * Cg * g.R * g.S;
+            const ptrdiff_t first = g.groups == 1 ? 0 : k / Kg * Cg;
+            const real *xk = x + (n * g.C + first) * g.H * g.W, *wk = w + k * Cg * g.R * g.S;
             for (ptrdiff_t p = 0; p < g.P; p++)
                 for (ptrdiff_t q = 0; q < g.Q; q++) {
                     real sum = 0;
@@ -34,10 +35,16 @@ static void FC(small_forward)(const fc_call *call) {
                             const int row_inside = h >= 0 && h < g.H;
                             const real *row = row_inside ? xk + (c * g.H + h) * g.W : x;
                             const real *taps = wk + (c * g.R + r) * g.S;
+                            const ptrdiff_t v = q * g.stride_w - g.pad_w;
                             real part = 0;
-                            ptrdiff_t v = q * g.stride_w - g.pad_w;
-                            for (ptrdiff_t s = 0; s < g.S; s++, v += g.dilation_w)
-                                part += taps[s] * (row_inside && v >= 0 && v < g.W ? row[v] : 0);
+                            if (row_inside && v >= 0 && v + reach < g.W)
+                                for (ptrdiff_t s = 0; s < g.S; s++)
+                                    part += taps[s] * row[v + s * g.dilation_w];
+                            else
+                                for (ptrdiff_t s = 0; s < g.S; s++) {
+                                    const ptrdiff_t at = v + s * g.dilation_w;
+                                    part += taps[s] * (row_inside && at >= 0 && at < g.W ? row[at] : 0);
+                                }
                             sum += part;
                         }
                     if (bias)
@@ -53,12 +60,12 @@ static void FC(small_backward_input)(const fc_call *call) {
     const fc_geometry g = call->geometry;
     const real *y = call->y, *w = call->w;
     real *x = call->x;
-    const ptrdiff_t Cg = g.C / g.groups, Kg = g.K / g.groups;
+    const ptrdiff_t Cg = fc_share(g.C, g.groups), Kg = fc_share(g.K, g.groups);
     const fc_fpmode before = fc_fpmode_enter(call->keep_denormals);
     memset(x, 0, (size_t)(g.N * g.C * g.H * g.W) * sizeof *x);
     for (ptrdiff_t n = 0; n < g.N; n++)
         for (ptrdiff_t k = 0; k < g.K; k++) {
-            real *xk = x + (n * g.C + k / Kg * Cg) * g.H * g.W;
+            real *xk = x + (n * g.C + (g.groups == 1 ? 0 : k / Kg * Cg)) * g.H * g.W;
             const real *wk = w + k * Cg * g.R * g.S;
             for (ptrdiff_t p = 0; p < g.P; p++)
                 for (ptrdiff_t q = 0; q < g.Q; q++) {
@@ -85,7 +92,7 @@ static void FC(small_backward_weight)(const fc_call *call) {
     const fc_geometry g = call->geometry;
     const real *x = call->x, *y = call->y;
     real *w = call->w;
-    const ptrdiff_t Cg = g.C / g.groups, Kg = g.K / g.groups;
+    const ptrdiff_t Cg = fc_share(g.C, g.groups), Kg = fc_share(g.K, g.groups);
     const fc_fpmode before = fc_fpmode_enter(call->keep_denormals);
     for (ptrdiff_t k = 0; k < g.K; k++)
         for (ptrdiff_t c = 0; c < Cg; c++)
@@ -93,16 +100,22 @@ static void FC(small_backward_weight)(const fc_call *call) {
                 for (ptrdiff_t s = 0; s < g.S; s++) {
                     real sum = 0;
                     for (ptrdiff_t n = 0; n < g.N; n++) {
-                        const real *plane = x + (n * g.C + k / Kg * Cg + c) * g.H * g.W;
+                        const real *plane = x + (n * g.C + (g.groups == 1 ? 0 : k / Kg * Cg) + c) * g.H * g.W;
                         const real *gradient = y + (n * g.K + k) * g.P * g.Q;
                         for (ptrdiff_t p = 0; p < g.P; p++, gradient += g.Q) {
                             const ptrdiff_t h = p * g.stride_h + r * g.dilation_h - g.pad_h;
                             const int row_inside = h >= 0 && h < g.H;
                             const real *row = row_inside ? plane + h * g.W : x;
+                            const ptrdiff_t v = s * g.dilation_w - g.pad_w;
                             real part = 0;
-                            ptrdiff_t v = s * g.dilation_w - g.pad_w;
-                            for (ptrdiff_t q = 0; q < g.Q; q++, v += g.stride_w)
-                                part += gradient[q] * (row_inside && v >= 0 && v < g.W ? row[v] : 0);
+                            if (row_inside && v >= 0 && v + (g.Q - 1) * g.stride_w < g.W)
+                                for (ptrdiff_t q = 0; q < g.Q; q++)
+                                    part += gradient[q] * row[v + q * g.stride_w];
+                            else
+                                for (ptrdiff_t q = 0; q < g.Q; q++) {
+                                    const ptrdiff_t at = v + q * g.stride_w;
+                                    part += gradient[q] * (row_inside && at >= 0 && at < g.W ? row[at] : 0);
+                                }
                             sum += part;
                         }
                     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import functional
+from . import functional, settings
 from .backends import cython
 
 if TYPE_CHECKING or cython.kernels is None:
@@ -30,7 +30,15 @@ else:
         conv2d_weight,
     )
 
-    cython.stand_before(functional)
+    def _arm() -> None:
+        """Tells the extension the process-wide settings; raises what a wrong environment variable deserves."""
+        values = settings.process_wide()
+        if values.backend == cython.NAME:
+            cython.isa()
+        cython.kernels.configure(values.backend == cython.NAME, values.threads, values.precision == "strict")
+
+    cython.kernels.stand_before(functional, settings.override, _arm)
+    settings.on_change(cython.kernels.forget)
 
 __all__ = [
     "conv1d",

@@ -95,7 +95,7 @@ def _output(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], i
 
 
 def _memory() -> int:
-    """Bytes that this process can still have: what the machine has left, and at most what its control group may hold."""
+    """Bytes that this process can still have: what the machine has left, at most what its control group may hold."""
     try:
         left = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # unknown here: let the allocation itself decide
@@ -148,7 +148,8 @@ def _run(
     if 0 in (x.size, w.size, y.size):  # a batch or channels of size 0: an empty sum
         target[...] = 0
         if bias is not None:
-            target += bias if bias.ndim == 3 else bias[:, None, None] if target.ndim == 4 else bias[:, None]
+            planes = _plane(target)
+            planes += bias if bias.ndim == 3 else bias[:, None, None]
         return
     # A new array's pages are not there yet, so the two have to fit together.
     own = target.nbytes if target_is_new else 0
@@ -169,12 +170,14 @@ def _padded_size(x: np.ndarray, pairs: Sequence[tuple[int, int]]) -> int:
 
 
 def _unpad_gradient(padded: np.ndarray, pads: Pads, mode: str) -> np.ndarray:
-    """The gradient of the input from that of the padded input: every copied element's is added to its source's."""
+    """The gradient of the input from that of the padded input: every copied element's is added to its source's.
+
+    Adds in place, one axis after the other, so that the result is the only other array of this size.
+    """
     for axis, (before, after) in zip(range(2, padded.ndim), pads[-(padded.ndim - 2) :]):
-        along = np.moveaxis(padded, axis, 0)
+        along = np.moveaxis(padded, axis, 0)  # views, all of them
         size = len(along) - before - after
-        inner = along[before : before + size].copy()
-        head, tail = along[:before], along[before + size :]
+        head, inner, tail = along[:before], along[before : before + size], along[before + size :]
         if mode == "replicate":
             inner[0] += head.sum(axis=0)
             inner[-1] += tail.sum(axis=0)

@@ -123,7 +123,9 @@ def _pad_pairs(value: Any, kernel: Sequence[int], stride: Sequence[int], dilatio
             reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
             return tuple((total // 2, total - total // 2) for total in reach)  # an even kernel pads one more after
         raise ValueError(f"padding must be int(s), (before, after) pairs, 'valid' or 'same', got {value!r}")
-    if isinstance(value, (list, tuple)) and len(value) in (1, axes) and all(hasattr(v, "__len__") for v in value):
+    if isinstance(value, (list, tuple)) and value and all(hasattr(v, "__len__") for v in value):
+        if len(value) not in (1, axes):
+            raise ValueError(f"padding must hold 1 or {axes} (before, after) pair(s), got {value!r}")
         pairs = []
         for pair in value:
             if len(pair) != 2:
@@ -156,7 +158,7 @@ def _check_ranks(axes: int, x_name: str, x_shape: Sequence[int], w_shape: Sequen
         )
     if min(x_shape) < 0 or min(w_shape) < 0:
         raise ValueError(f"conv{axes}d: sizes cannot be negative: {x_name} {tuple(x_shape)}, weight {tuple(w_shape)}")
-    if min(x_shape[2:]) < 1:
+    if min(x_shape[2:]) < 1 and 0 not in x_shape[:2]:  # as torch: nothing is computed where N or C is 0 as well
         raise ValueError(f"conv{axes}d: {x_name} {tuple(x_shape)} has an axis of length 0; only N and C may be 0")
     if min(w_shape[2:]) < 1:
         raise ValueError(f"conv{axes}d: the kernel must have at least one element an axis, weight is {tuple(w_shape)}")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import settings
-from .backends import NAMES, Algorithm, load, unavailable, usable
+from .backends import NAMES, Algorithm, load, on_isa_change, unavailable, usable
 from .geometry import OPERATIONS, Geometry, conv_geometry, transposed_geometry
 
 
@@ -85,6 +85,9 @@ def choose(
     if fallback is None:
         raise RuntimeError(f"no algorithm of the {backend} backend can do {operation} on {g}: {refused}")
     return fallback, tuple(entry for entry in refused if entry[0] != fallback.name)
+
+
+on_isa_change(choose.cache_clear)
 
 
 def _named(module: Any, operation: str, g: Geometry, dtype: np.dtype[Any], algorithm: str, strict: bool) -> Algorithm:

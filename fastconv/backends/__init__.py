@@ -17,6 +17,7 @@ A backend module has
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -71,6 +72,19 @@ def load(name: str) -> ModuleType:
     if reason:
         raise RuntimeError(f"the {name} backend cannot be used here: {reason}")
     return importlib.import_module(f"{__name__}.{name}")
+
+
+_listeners: list[Callable[[], None]] = []
+
+
+def on_isa_change(listener: Callable[[], None]) -> None:
+    """Calls `listener` whenever a backend has changed its instruction set: for choices that are kept."""
+    _listeners.append(listener)
+
+
+def isa_changed() -> None:
+    for listener in _listeners:
+        listener()
 
 
 def usable() -> list[str]:

@@ -60,6 +60,14 @@ cdef extern from "fastconv.h":
     int fc_isa_usable(int) nogil
     const fc_kernels *fc_find(const char *) nogil
 
+cdef extern from "machine_limits.h":
+    ctypedef struct fc_limits:
+        double (*multiply_add)(ptrdiff_t, float *) noexcept nogil
+        float (*read)(const float *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*write)(float *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*copy)(float *, const float *, ptrdiff_t, ptrdiff_t) noexcept nogil
+    const fc_limits *fc_find_limits(const char *) nogil
+
 cdef extern from *:
     """
     #if defined(__clang__)
@@ -217,6 +225,48 @@ def run(name, int operation, geometry, cnp.ndarray x, cnp.ndarray w, cnp.ndarray
     call.threads = threads
     call.keep_denormals = strict
     execute(a, &call)
+
+
+# ---- for fastconv.bench.limits
+
+cdef const fc_limits *limits(isa) except NULL:
+    cdef const fc_limits *found
+    encoded = isa.encode()
+    found = fc_find_limits(encoded)
+    if found == NULL:
+        raise RuntimeError(f"ISA {isa!r} is not to be had here")
+    return found
+
+
+def limit_multiply_add(isa, ptrdiff_t rounds):
+    """Multiplies and adds in registers, `rounds` times over, without the GIL. Returns the FLOPs done."""
+    cdef const fc_limits *table = limits(isa)
+    cdef float sink
+    cdef double flops
+    with nogil:
+        flops = table.multiply_add(rounds, &sink)
+    return flops
+
+
+def limit_memory(isa, kind, cnp.ndarray to, cnp.ndarray source, ptrdiff_t passes):
+    """Goes over float32 arrays, a multiple of 128 long and aligned to 64 bytes, `passes` times, without the GIL.
+
+    kind: "read" (of `source`), "write" (to `to`) or "copy".
+    """
+    cdef const fc_limits *table = limits(isa)
+    cdef float *target = <float *>cnp.PyArray_DATA(to)
+    cdef const float *origin = <const float *>cnp.PyArray_DATA(source)
+    cdef ptrdiff_t n = min(to.size, source.size)
+    if n % 128 or <uintptr_t>target % 64 or <uintptr_t>origin % 64:
+        raise ValueError("arrays must be aligned to 64 bytes and a multiple of 128 elements long")
+    cdef int what = ("read", "write", "copy").index(kind)
+    with nogil:
+        if what == 0:
+            table.read(origin, n, passes)
+        elif what == 1:
+            table.write(target, n, passes)
+        else:
+            table.copy(target, origin, n, passes)
 
 
 # ---- the common case

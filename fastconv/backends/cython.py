@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import settings
 from ..geometry import OPERATIONS, Geometry
+from . import isa_changed
 
 try:
     from . import _kernels
@@ -70,14 +70,12 @@ def use_isa(name: str | None) -> str:
 
     Raises as :func:`isa`, and leaves the one in use as it is.
     """
-    from .. import planner
-
     selected = _kernels.select_isa(name)
     if selected is None:
         known = dict(isas())
         kind = RuntimeError if name in _ALL_ISAS else ValueError
         raise kind(f"ISA {name!r} is not to be had here: {known}")
-    planner.choose.cache_clear()
+    isa_changed()
     return selected
 
 
@@ -118,20 +116,3 @@ def __getattr__(name: str) -> Any:
         isa()
         return tuple(_Algorithm(*row) for row in _kernels.algorithm_names())
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-# ---- the public functions of the extension
-
-
-def _arm() -> None:
-    """Tells the extension the process-wide settings; raises what a wrong environment variable deserves."""
-    values = settings.process_wide()
-    if values.backend == NAME:
-        isa()
-    _kernels.configure(values.backend == NAME, values.threads, values.precision == "strict")
-
-
-def stand_before(functional: ModuleType) -> None:
-    """Puts the extension's public functions before those of `functional`."""
-    _kernels.stand_before(functional, settings.override, _arm)
-    settings.on_change(_kernels.forget)

@@ -1,5 +1,6 @@
 """fastconv.nn: train small convolutional networks on NumPy arrays, with the names and numbers of torch.nn.
 
+>>> import numpy as np
 >>> import fastconv.nn as nn
 >>> _ = nn.manual_seed(0)
 >>> model = nn.Sequential(nn.Conv2d(1, 5, 4, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(980, 10))

@@ -9,7 +9,7 @@
     compiled    kernel name, element type and ISA -> machine code, cached on disk
     kernels     the two kernels: packing and loops in plain Numba
     vector      the register blocks: LLVM vector IR
-    isas        the list of vector instruction sets
+    cpu         the list of vector instruction sets
 """
 
 from __future__ import annotations
@@ -37,19 +37,39 @@ def unavailable() -> str | None:
     return None
 
 
+def isas() -> list[tuple[str, bool]]:
+    """(name, usable on this CPU) of every instruction set that the kernels know, best first."""
+    from .cpu import ISAS, usable
+
+    can = usable()
+    return [(row.name, row in can) for row in ISAS]
+
+
 def isa() -> str:
     """The instruction set in use; FASTCONV_ISA asks for one. ValueError or RuntimeError where it is not to be had."""
-    from .isas import current
+    from .cpu import current
 
     return current().name
 
 
+def use_isa(name: str | None) -> str:
+    """Use instruction set `name` from now on (None: the best), process-wide; returns the one in use. For tests.
+
+    Raises as :func:`isa`, and leaves the one in use as it is.
+    """
+    from .cpu import use
+
+    return use(name or "").name
+
+
 class _Direct:
+    """See :class:`fastconv.backends.Algorithm`. Everything that imports numba is behind ``workspace`` and ``run``."""
+
     name = "direct"
     exact = True
 
     def unsupported(self, operation: str, g: Geometry, dtype: np.dtype[Any]) -> str | None:
-        return None if dtype in (np.float32, np.float64) else f"{dtype} is neither float32 nor float64"
+        return None if dtype.type in (np.float32, np.float64) else f"{dtype} is neither float32 nor float64"
 
     def unwise(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> str | None:
         return None
@@ -72,6 +92,7 @@ class _Direct:
     ) -> None:
         from .direct import run
 
+        self.run = run  # type: ignore[method-assign]  # an import statement costs more than a small convolution
         run(operation, g, x, w, y, bias, threads, strict)
 
 

@@ -3,8 +3,9 @@
 Numba keeps compiled code beside the source or, where that cannot be written, in the user's cache folder
 (``NUMBA_CACHE_DIR`` overrides both). Its index and data files are replaced one by one, so two processes that compile at
 once, or one that reads while another writes, could pair an index with the wrong data. A lock file in the same folder
-keeps them apart; the second process then finds the first one's code. Without any folder to write to, or with a cache
-that turns out to be damaged, everything works and is compiled anew by each process, with one warning.
+keeps them apart; the second process then finds the first one's code. Without any folder to write to, or with one
+that cannot be written, everything works and is compiled anew by each process, with one warning; damaged files are
+removed and made again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 from numba import types
 
 from . import kernels, vector
-from .isas import Isa
+from .cpu import Isa
 from .plan import RECORD
 
 _lock = threading.Lock()
@@ -53,7 +54,7 @@ def kernel(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
 def _fingerprint(isa: Isa) -> str:
     """What the machine code depends on beside the kernel's own source file, whose date Numba checks itself."""
     digest = hashlib.sha256(repr(isa).encode())
-    for name in ("vector.py", "isas.py", "plan.py", "kernels.py"):
+    for name in ("vector.py", "cpu.py", "plan.py", "kernels.py"):
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()
 
@@ -72,20 +73,38 @@ def _compile(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
     function = kernels.BUILDERS[name](_fingerprint(isa))
     signature = _signature(name, dtype)
     vector.target = isa
-    try:
-        cached = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-        with _locked(cached.stats.cache_path):
-            cached.compile(signature)
-        cached.disable_compile()
-        return cached
-    except numba.core.errors.NumbaError:
-        raise
-    except Exception as error:  # no folder, a full disk, a damaged file: whatever reading and unpickling may raise
-        _warn(error)
+    # Fresh callees, as their code depends on the target too. They are global names of the kernels, not free variables,
+    # since Numba's cache would take a new function object in a closure for new code.
+    for helper in kernels.HELPERS:
+        function_of = getattr(kernels, helper)
+        setattr(
+            kernels, helper, numba.njit(nogil=True, error_model="numpy")(getattr(function_of, "py_func", function_of))
+        )
+    for attempt in range(2):
+        try:
+            cached = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+            folder = cached.stats.cache_path
+            with _locked(folder):
+                if attempt:
+                    _remove(name, folder)
+                cached.compile(signature)
+            cached.disable_compile()
+            return cached
+        except numba.core.errors.NumbaError:
+            raise
+        except Exception as error:  # no folder, a full disk, a damaged file: whatever reading and unpickling may raise
+            failure = error
+    _warn(failure)
     plain = numba.njit(nogil=True, error_model="numpy")(function)
     plain.compile(signature)
     plain.disable_compile()
     return plain
+
+
+def _remove(name: str, folder: str) -> None:
+    """Removes the kernel's files from the cache, as one of them cannot be read."""
+    for path in Path(folder).glob(f"kernels._{name}.*.nb[ci]"):
+        path.unlink(missing_ok=True)
 
 
 def _warn(error: Exception) -> None:

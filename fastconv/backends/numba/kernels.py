@@ -7,19 +7,20 @@ tile needs are packed into scratch, for one group at a time::
 
     packed[channel][phase][image][row][column]        row pitch = tile columns + how far the taps reach
 
-padded with zeros and, where the source moves by a stride, split into the stride's phases (every stride-th row and column
-side by side; only the phases that a tap reads). In one phase plane a step of the target is a step of one element, so
-every tap is one offset, whatever the stride, dilation and padding; and (image, row, column) run together into one
-flat axis that is cut into vectors. The few positions in the gaps between rows are computed and not stored.
+padded with zeros and, where the source moves by a stride, split into the stride's phases (every stride-th row and
+column side by side; only the phases that a tap reads). In one phase plane a step of the target is a step of one
+element, so every tap is one offset, whatever the stride, dilation and padding; and (image, row, column) run together
+into one flat axis that is cut into vectors. The few positions in the gaps between rows are computed and not stored.
 
-`correlate`: forward and backward_input. Loop order: tile, group of target channels, phase of the target (backward_input
-with a stride: target positions with the same h mod stride and w mod stride share their taps, so each such phase is a
-stride-1 correlation of its own), cols vectors of positions, rows channels, taps. The source of one such run of positions
-stays in L1 while the target channels pass over it.
+`correlate`: forward and backward_input. Loop order: tile, group of target channels, phase of the target
+(backward_input with a stride: target positions with the same h mod stride and w mod stride share their taps, so each
+such phase is a stride-1 correlation of its own), cols vectors of positions, rows channels, taps. The source of one such
+run of positions stays in L1 while the target channels pass over it.
 
-`gradient`: backward_weight. x is packed the same way, the output's gradient into rows of the same flat axis with zeros in
-the gaps; then gw[k][c, r, s] is the dot product of row k with x shifted by the tap's offset. Loop order: block of source
-channels, tile, chunk of vectors (so that rows of both stay in L1), rows channels, cols taps.
+`gradient`: backward_weight. x is packed the same way, the output's gradient into rows of the same flat axis with zeros
+in the gaps; then gw[k][c, r, s] is the dot product of row k with x shifted by the tap's offset. Loop order: block of
+source channels, tile, chunk of vectors (so that rows of both stay in L1), rows channels, cols taps. Where there are few
+positions, `gradient_by_channels` does the sums the other way round.
 
 Both get one address space of scratch, laid out by :mod:`.plan`, allocate nothing and raise nothing.
 """
@@ -29,66 +30,224 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
-
 from .plan import BY_CHANNELS, BY_GROUPS
 from .vector import (
     address,
+    all_finite,
     correlate_block,
+    fill_with,
     flush_denormals,
-    gather_row,
+    gather_rows,
     gradient_block,
     lanes,
     restore_mode,
-    spread_row,
+    spread_rows,
+    transpose,
 )
 
 # bits of `flags`
 STRICT, GUARDED, BIAS_PER_CHANNEL, BIAS_PER_POSITION = 1, 2, 4, 8
 
 
-@njit(inline="always")
-def _clip(value: int, low: int, high: int) -> int:
+def clip(value: int, low: int, high: int) -> int:
+    """`value`, or the bound that it exceeds."""
     return max(low, min(value, high))
 
 
-@njit(inline="always")
-def _pack(
-    source: Any, images_from: int, channel_from: int, channels: int, tile: Any, p: Any, tables: Any, packed: int, ones: int
+def list_taps(
+    scratch: Any, tap_word: int, guard_word: int, start_word: int, channels: int, item: int, p: Any, tables: Any
+) -> None:
+    """The taps of each target phase: their byte offsets in the packed source, relative to a position.
+
+    Order: phase, channel, r, s, as the weights lie in memory; where there are several phases, and so not every tap in
+    each, phase, r, channel, s, which is packed in longer runs. With a `guard_word` (0: no) also where, in the plane
+    after the last channel, it says whether there is a source element; with a `start_word` (0: no) where each phase's
+    taps start.
+    """
+    tap = 0
+    for a in range(p.target_step_h):
+        for b in range(p.target_step_w):
+            if start_word:
+                scratch[start_word + a * p.target_step_w + b] = tap
+            r_from = first_tap(a, p.R, p.dilation_h, p.target_step_h)
+            s_from = first_tap(b, p.S, p.dilation_w, p.target_step_w)
+            for r_first in range(r_from, p.R if p.rows_first else r_from + 1, p.next_h):
+                for c in range(channels):
+                    for r in range(r_first, r_first + 1 if p.rows_first else p.R, p.next_h):
+                        plane_h, down = 0, (a - r * p.dilation_h) // p.target_step_h - p.reach_h
+                        if not p.backward:
+                            plane_h = tables[p.index_h + r * p.dilation_h % p.source_step_h]
+                            down = r * p.dilation_h // p.source_step_h
+                        for s in range(s_from, p.S, p.next_w):
+                            plane_w, right = 0, (b - s * p.dilation_w) // p.target_step_w - p.reach_w
+                            if not p.backward:
+                                plane_w = tables[p.index_w + s * p.dilation_w % p.source_step_w]
+                                right = s * p.dilation_w // p.source_step_w
+                            offset = (down * p.pitch + right) * item
+                            planes = (plane_h * p.phases_w + plane_w) * p.plane_bytes
+                            scratch[tap_word + tap] = c * p.channel_bytes + planes + offset
+                            if guard_word:
+                                scratch[guard_word + tap] = channels * p.channel_bytes + offset
+                            tap += 1
+    if start_word:
+        scratch[start_word + p.target_step_h * p.target_step_w] = tap
+
+
+def first_tap(phase: int, taps: int, dilation: int, step: int) -> int:
+    """The first tap r with r*dilation = phase modulo step, or `taps`; the others follow at equal distances."""
+    for r in range(min(taps, step)):
+        if (phase - r * dilation) % step == 0:
+            return r
+    return taps
+
+
+def flip_weights(weights: Any, out: int, group: int, k_low: int, k_high: int, p: Any) -> None:
+    """The weights of backward_input as [phase][target channel][tap], to the address `out`.
+
+    The taps' order is that of :func:`list_taps`. A target channel's row has a vector to spare, for what is written
+    beyond its end.
+    """
+    channels, outputs = p.source_channels, p.target_channels
+    item, count = weights.itemsize, lanes(weights)
+    window = p.R * p.S
+    begin = address(weights) + group * channels * outputs * window * item
+    channel_bytes = outputs * window * item
+    if window == 1:
+        out_stride = (channels + count) * item
+        transpose(weights, out, out_stride, begin + k_low * item, channel_bytes, channels, k_high - k_low)
+        return
+    for a in range(p.target_step_h):
+        r_from = first_tap(a, p.R, p.dilation_h, p.target_step_h)
+        for b in range(p.target_step_w):
+            s_from = first_tap(b, p.S, p.dilation_w, p.target_step_w)
+            r_end, columns = p.R, (p.S - s_from + p.next_w - 1) // p.next_w
+            if not p.rows_first:  # each channel's taps lie in one run
+                r_end, columns = 1, window
+            run = channels * columns * item
+            out_stride = max((r_end - r_from + p.next_h - 1) // p.next_h, 0) * run + count * item
+            # 64 k at a time: they lie side by side in w, and the rows being written are few enough for L1
+            for k in range(k_low, k_high, 64):
+                together = min(64, k_high - k)
+                for r in range(r_from, r_end, p.next_h):
+                    place = begin + (k * window + r * p.S + s_from) * item
+                    at = out + (r - r_from) // p.next_h * run
+                    for _ in range(channels):
+                        gather_rows(
+                            weights, at, out_stride, place, window * item, together, 0, columns, columns, p.next_w
+                        )
+                        place += channel_bytes
+                        at += columns * item
+                out += together * out_stride
+
+
+def plain_pieces(scratch: Any, segment_word: int, piece_word: int, cols: int, vector_bytes: int) -> None:
+    """The tables for vectors that are stored one after the other, whole."""
+    for v in range(cols):
+        scratch[segment_word + v] = v
+        scratch[piece_word + 2 * v] = v * vector_bytes
+        scratch[piece_word + 2 * v + 1] = -1
+    scratch[segment_word + cols] = cols
+
+
+def draw_pieces(
+    scratch: Any,
+    segment_word: int,
+    piece_word: int,
+    drawn: Any,
+    row_place: int,
+    end: int,
+    count: int,
+    item: int,
+    target: Any,
+    p: Any,
+) -> None:
+    """Where each vector of a tile's positions goes, relative to the tile's first position in the target.
+
+    `drawn` is the tile's (images, rows, columns); row i is the target's row_place + i*target_step_h. See
+    :func:`.vector.correlate_block` for the two tables; vectors from the last one up to `end` get no piece.
+    """
+    images, rows, cols = drawn
+    _, all_channels, height, width = target.shape
+    pieces, vector = 0, 0
+    scratch[segment_word] = 0
+    for image in range(images):
+        for row in range(rows):
+            if not 0 <= row_place + p.target_step_h * row < height:
+                continue
+            position = (image * (rows + p.span_h) + row) * p.pitch
+            place = (image * all_channels * height + p.target_step_h * row) * width
+            for v in range(position // count, (position + cols - 1) // count + 1):
+                while vector < v:
+                    vector += 1
+                    scratch[segment_word + vector] = pieces
+                low = max(position - v * count, 0)
+                high = min(position + cols - v * count, count)
+                scratch[piece_word + 2 * pieces] = (place + v * count - position) * item
+                scratch[piece_word + 2 * pieces + 1] = (1 << high) - (1 << low)
+                pieces += 1
+    while vector < end:
+        vector += 1
+        scratch[segment_word + vector] = pieces
+
+
+def pack(
+    source: Any,
+    image_from: int,
+    channel_from: int,
+    channels: int,
+    tile: Any,
+    p: Any,
+    tables: Any,
+    packed: int,
+    ones: int,
 ) -> None:
     """Packs a tile's source elements, channel by channel, as the module says; zero where there is no source.
 
-    `tile` is (images, rows, columns, first row, first column, elements to fill of each plane), `channel_from` counts
-    over all groups. Rows are written in ascending order and in whole vectors: each overwrites the excess of the one
+    `tile` is (images, rows, first row, first column, elements to fill of each plane), `channel_from` counts over all
+    groups. Everything is written in ascending order and in whole vectors: each row overwrites the excess of the one
     before. With `ones` (an address; 0: no) one more channel tells where there is a source element.
     """
-    images, rows, _, row_from, column_from, fill = tile
+    images, rows, row_from, column_from, fill = tile
     item = source.itemsize
     _, all_channels, height, width = source.shape
     rows_in = rows + p.span_h
+    row_bytes, source_row_bytes = p.pitch * item, p.source_step_h * width * item
     for channel in range(channels + (1 if ones else 0)):
         for phase_h in range(p.phases_h):
             top = p.source_step_h * (row_from + p.reach_h) + tables[phase_h] - p.source_pad_h
+            first = clip(-(top // p.source_step_h), 0, rows_in)
+            last = clip(-((top - height) // p.source_step_h), first, rows_in)
             for phase_w in range(p.phases_w):
                 left = p.source_step_w * (column_from + p.reach_w) + tables[p.phases_h + phase_w] - p.source_pad_w
-                low = _clip(-(left // p.source_step_w), 0, p.pitch)
-                high = _clip(-((left - width) // p.source_step_w), low, p.pitch)
-                plane = packed + channel * p.channel_bytes + (phase_h * p.phases_w + phase_w) * p.plane_bytes
-                position = 0
+                low = clip(-(left // p.source_step_w), 0, p.pitch)
+                high = clip(-((left - width) // p.source_step_w), low, p.pitch)
+                place = packed + channel * p.channel_bytes + (phase_h * p.phases_w + phase_w) * p.plane_bytes
+                end = place + fill * item
                 for image in range(images):
-                    first = ((images_from + image) * all_channels + channel_from + channel) * height
-                    for row in range(rows_in):
-                        h = top + row * p.source_step_h
-                        step = p.source_step_w
-                        begin = address(source) + ((first + h) * width + left) * item
-                        if channel == channels:
-                            step = 1
-                            begin = ones
-                        end = high if 0 <= h < height else low
-                        last = image == images - 1 and row == rows_in - 1
-                        columns = max(fill - position, p.pitch) if last else p.pitch
-                        gather_row(source, plane + position * item, begin, low, end, columns, step)
-                        position += p.pitch
+                    plane = (image_from + image) * all_channels + channel_from + channel
+                    begin = address(source) + ((plane * height + top + first * p.source_step_h) * width + left) * item
+                    step, stride = p.source_step_w, source_row_bytes
+                    if channel == channels:
+                        begin, step, stride = ones, 1, 0
+                    if first > 0:
+                        fill_with(source, place, 0, first * p.pitch)
+                    gather_rows(
+                        source,
+                        place + first * row_bytes,
+                        row_bytes,
+                        begin,
+                        stride,
+                        last - first,
+                        low,
+                        high,
+                        p.pitch,
+                        step,
+                    )
+                    if last < rows_in:
+                        fill_with(source, place + last * row_bytes, 0, (rows_in - last) * p.pitch)
+                    place += rows_in * row_bytes
+                if place < end:
+                    fill_with(source, place, 0, (end - place) // item)
 
 
 def _correlate(
@@ -108,61 +267,33 @@ def _correlate(
         guarded = flags & GUARDED != 0
         item = source.itemsize
         count = lanes(source)
-        floats = scratch.view(source.dtype)
         word = (((address(scratch) + 63) // 64 * 64) - address(scratch)) // 8 + share * p.share_words
         base = address(scratch) + word * 8
         packed, targets = base, base + p.targets_at
         tap_word, guard_word = word + p.taps_at // 8, word + p.guards_at // 8
-        start_word, segment_word, piece_word = word + p.starts_at // 8, word + p.segments_at // 8, word + p.pieces_at // 8
+        start_word, segment_word, piece_word = (
+            word + p.starts_at // 8,
+            word + p.segments_at // 8,
+            word + p.pieces_at // 8,
+        )
         zeros, ones = base + p.zeros_at, base + p.ones_at
-        flipped = (word * 8 + p.weights_at) // item
         channels, outputs = p.source_channels, p.target_channels
         target_height, target_width = target.shape[2], target.shape[3]
         target_plane = target_height * target_width
         shape, block_rows, block_cols = p.shape, p.block_rows, p.block_cols
         if guarded:
             shape, block_rows, block_cols = p.guarded_shape, p.guarded_rows, p.guarded_cols
-        for i in range(p.ones_count):
-            floats[(word * 8 + p.ones_at) // item + i] = 1
-        for i in range(p.zeros_count):
-            floats[(word * 8 + p.zeros_at) // item + i] = 0
+        if p.backward and not guarded and not all_finite(weights, address(weights), weights.size):
+            if not flags & STRICT:
+                restore_mode(mode)
+            return 1
+        fill_with(source, ones, 1, p.ones_count)
+        fill_with(source, zeros, 0, p.zeros_count)
 
-        # the taps of each target phase: where they are in the packed source, relative to a position
-        tap = 0
-        for a in range(p.target_step_h):
-            for b in range(p.target_step_w):
-                scratch[start_word + a * p.target_step_w + b] = tap
-                for c in range(channels):
-                    for r in range(p.R):
-                        if p.backward and (a - r * p.dilation_h) % p.target_step_h:
-                            continue
-                        if p.backward:
-                            plane_h, down = 0, (a - r * p.dilation_h) // p.target_step_h - p.reach_h
-                        else:
-                            plane_h = tables[p.index_h + r * p.dilation_h % p.source_step_h]
-                            down = r * p.dilation_h // p.source_step_h
-                        for s in range(p.S):
-                            if p.backward and (b - s * p.dilation_w) % p.target_step_w:
-                                continue
-                            if p.backward:
-                                plane_w, right = 0, (b - s * p.dilation_w) // p.target_step_w - p.reach_w
-                            else:
-                                plane_w = tables[p.index_w + s * p.dilation_w % p.source_step_w]
-                                right = s * p.dilation_w // p.source_step_w
-                            offset = (down * p.pitch + right) * item
-                            planes = (plane_h * p.phases_w + plane_w) * p.plane_bytes
-                            scratch[tap_word + tap] = c * p.channel_bytes + planes + offset
-                            scratch[guard_word + tap] = channels * p.channel_bytes + offset
-                            tap += 1
-        scratch[start_word + p.target_step_h * p.target_step_w] = tap
-
+        list_taps(scratch, tap_word, guard_word, start_word, channels, item, p, tables)
         direct = p.target_step_w == 1  # else through `targets`, to be interleaved
         if not direct:
-            for v in range(block_cols):
-                scratch[segment_word + v] = v
-                scratch[piece_word + 2 * v] = v * count * item
-                scratch[piece_word + 2 * v + 1] = -1
-            scratch[segment_word + block_cols] = block_cols
+            plain_pieces(scratch, segment_word, piece_word, block_cols, count * item)
 
         split = share % p.channel_splits
         part, parts = share // p.channel_splits, p.shares // p.channel_splits
@@ -170,8 +301,7 @@ def _correlate(
         k_count = k_high - k_low
         run = min(p.run_channels, k_count)
         jobs = p.groups * p.tiles
-        flipped_group, drawn = -1, (-1, -1, -1)
-        probe = floats[(word * 8 + p.zeros_at) // item]  # stays 0 while all weights are finite
+        flipped, drawn = (-1, -1), (-1, -1, -1)
         for job in range(jobs * part // parts, jobs * (part + 1) // parts):
             group, tile = job // p.tiles, job % p.tiles
             image_from = tile // (p.tiles_h * p.tiles_w) * p.tile_images
@@ -183,73 +313,51 @@ def _correlate(
             row_from += p.first_row
             column_from += p.first_col
 
-            if p.backward and group != flipped_group:
-                flipped_group = group
-                at = flipped
-                for a in range(p.target_step_h):
-                    for b in range(p.target_step_w):
-                        for k in range(group * outputs + k_low, group * outputs + k_high):
-                            for c in range(group * channels, (group + 1) * channels):
-                                for r in range(p.R):
-                                    if (a - r * p.dilation_h) % p.target_step_h:
-                                        continue
-                                    for s in range(p.S):
-                                        if (b - s * p.dilation_w) % p.target_step_w:
-                                            continue
-                                        value = weights[c, k - group * outputs, r, s]
-                                        probe += value * 0
-                                        floats[at] = value
-                                        at += 1
-                if probe != 0 and not guarded:
-                    break
-
             image_flat = (rows + p.span_h) * p.pitch
             flat = (images - 1) * image_flat + (rows - 1) * p.pitch + cols
             vectors = (flat + count - 1) // count
             fill = vectors * count + p.span_h * p.pitch + p.span_w
-            shape_of_tile = (images, rows, cols, row_from, column_from, fill)
-            _pack(
+            shape_of_tile = (images, rows, row_from, column_from, fill)
+            pack(
                 source, image_from, group * channels, channels, shape_of_tile, p, tables, packed, ones if guarded else 0
             )
 
             for run_number in range((k_count + run - 1) // run):
                 run_from = min(k_low + run_number * run, k_high - run)
+                flip_from, flip_count = k_low, k_count
+                if p.flip_runs:
+                    flip_from, flip_count = run_from, run
+                if p.backward and flipped != (group, flip_from):
+                    flipped = (group, flip_from)
+                    flip_weights(weights, base + p.weights_at, group, flip_from, flip_from + flip_count, p)
                 for a in range(p.target_step_h):
                     row_place = p.target_step_h * row_from + a - p.target_pad_h
                     if direct and (p.target_step_h > 1 or drawn != (images, rows, cols)):
-                        # where each vector of positions goes, relative to the tile's first position in the target
                         drawn = (images, rows, cols)
-                        pieces, vector = 0, 0
-                        scratch[segment_word] = 0
-                        for image in range(images):
-                            for row in range(rows):
-                                if not 0 <= row_place + p.target_step_h * row < target_height:
-                                    continue
-                                position = image * image_flat + row * p.pitch
-                                place = image * p.groups * outputs * target_plane + p.target_step_h * row * target_width
-                                for v in range(position // count, (position + cols - 1) // count + 1):
-                                    while vector < v:
-                                        vector += 1
-                                        scratch[segment_word + vector] = pieces
-                                    low = max(position - v * count, 0)
-                                    high = min(position + cols - v * count, count)
-                                    scratch[piece_word + 2 * pieces] = (place + v * count - position) * item
-                                    scratch[piece_word + 2 * pieces + 1] = (1 << high) - (1 << low)
-                                    pieces += 1
-                        while vector < vectors + block_cols:
-                            vector += 1
-                            scratch[segment_word + vector] = pieces
+                        draw_pieces(
+                            scratch,
+                            segment_word,
+                            piece_word,
+                            drawn,
+                            row_place,
+                            vectors + block_cols,
+                            count,
+                            item,
+                            target,
+                            p,
+                        )
                     corner = (image_from * p.groups + group) * outputs * target_plane
                     corner += row_place * target_width + column_from - p.target_pad_w
                     for b in range(p.target_step_w):
                         phase = start_word + a * p.target_step_w + b
                         tap = scratch[phase]
                         taps = scratch[phase + 1] - tap
-                        if p.backward:
-                            first_row = base + p.weights_at + tap * k_count * item
-                            first_row -= k_low * taps * item
-                        else:
-                            first_row = address(weights) + group * outputs * taps * item
+                        row_bytes = taps * item
+                        first_row = address(weights) + group * outputs * row_bytes
+                        if p.backward:  # [phase][target channel][tap and a spare vector]
+                            before = tap + (a * p.target_step_w + b) * count
+                            row_bytes += count * item
+                            first_row = base + p.weights_at + before * flip_count * item - flip_from * row_bytes
                         for v in range(0, vectors, block_cols):
                             for number in range((run + block_rows - 1) // block_rows):
                                 k = min(run_from + number * block_rows, run_from + run - block_rows)
@@ -270,8 +378,8 @@ def _correlate(
                                     packed + v * count * item,
                                     base + p.taps_at + tap * 8,
                                     base + p.guards_at + tap * 8,
-                                    first_row + k * taps * item,
-                                    taps * item,
+                                    first_row + k * row_bytes,
+                                    row_bytes,
                                     taps,
                                     start,
                                     out,
@@ -283,24 +391,27 @@ def _correlate(
                         place = p.target_step_w * column_from - p.target_pad_w
                         low = max(-place, 0)
                         high = min(target_width - place, p.target_step_w * cols)
+                        first = clip(-(row_place // p.target_step_h), 0, rows)
+                        last = clip(-((row_place - target_height) // p.target_step_h), first, rows)
                         for k in range(run):
                             plane = ((image_from * p.groups + group) * outputs + run_from + k) * target_plane
                             for image in range(images):
-                                for row in range(rows):
-                                    h = row_place + p.target_step_h * row
-                                    if 0 <= h < target_height:
-                                        spread_row(
-                                            source,
-                                            address(target) + (plane + h * target_width + place) * item,
-                                            targets
-                                            + k * p.target_step_w * p.target_bytes
-                                            + (image * image_flat + row * p.pitch) * item,
-                                            p.target_bytes,
-                                            low,
-                                            high,
-                                            cols,
-                                            p.target_step_w,
-                                        )
+                                spread_rows(
+                                    source,
+                                    address(target)
+                                    + (plane + (row_place + p.target_step_h * first) * target_width + place) * item,
+                                    p.target_step_h * target_width * item,
+                                    targets
+                                    + k * p.target_step_w * p.target_bytes
+                                    + (image * image_flat + first * p.pitch) * item,
+                                    p.pitch * item,
+                                    p.target_bytes,
+                                    last - first,
+                                    low,
+                                    high,
+                                    cols,
+                                    p.target_step_w,
+                                )
                                 plane += p.groups * outputs * target_plane
             if flags & BIAS_PER_POSITION:
                 for image in range(image_from, image_from + images):
@@ -311,17 +422,75 @@ def _correlate(
                                 target[image, k, row, column_from + j] += bias[at + j]
         if not flags & STRICT:
             restore_mode(mode)
-        return 1 if probe != 0 and not guarded else 0
+        return 0
 
     return correlate
+
+
+def transpose_grad(
+    grad: Any,
+    scratch: Any,
+    base: int,
+    base_word: int,
+    channel_from: int,
+    k_count: int,
+    image_flat: int,
+    flat: int,
+    p: Any,
+) -> None:
+    """The output's gradient as [position][k], zero in the gaps, and the tables of :func:`gradient_by_channels`."""
+    item, count = grad.itemsize, lanes(grad)
+    _, all_channels, height, width = grad.shape
+    for position in range(flat):
+        scratch[base_word + p.guards_at // 8 + position] = position * p.position_bytes
+    plain_pieces(scratch, base_word + p.segments_at // 8, base_word + p.pieces_at // 8, p.lane_cols, count * item)
+    fill_with(grad, base + p.zeros_at, 0, p.zeros_count)
+    fill_with(grad, base + p.grads_at, 0, flat * (p.position_bytes // item))
+    for image in range(p.N):
+        for row in range(height):
+            begin = address(grad) + ((image * all_channels + channel_from) * height + row) * width * item
+            place = base + p.grads_at + (image * image_flat + row * p.pitch) * p.position_bytes
+            transpose(grad, place, p.position_bytes, begin, height * width * item, k_count, width)
+
+
+def gradient_by_channels(
+    source: Any, scratch: Any, out: int, base: int, tap_word: int, k_count: int, c_count: int, flat: int, p: Any
+) -> None:
+    """backward_weight of a packed tile that holds all positions, with the output channels in the lanes.
+
+    Where positions are few, summing the lanes of a vector costs more than its products. So here the output's gradient
+    is what the source is in forward, a vector of k for every position, and a row of x has the part of the weights: the
+    sum over positions is [c, r, s][k], to be transposed at the end, to `out`.
+    """
+    item, count = source.itemsize, lanes(source)
+    window = p.R * p.S
+    for v in range(0, (k_count + count - 1) // count, p.lane_cols):
+        for number in range((c_count + p.lane_rows - 1) // p.lane_rows):
+            c = min(number * p.lane_rows, c_count - p.lane_rows)
+            for tap in range(window):
+                correlate_block(
+                    source,
+                    p.lane_shape,
+                    base + p.grads_at + v * count * item,
+                    base + p.guards_at,
+                    0,
+                    base + c * p.channel_bytes + scratch[tap_word + tap],
+                    p.channel_bytes,
+                    flat,
+                    base + p.zeros_at,
+                    base + p.targets_at + (c * window + tap) * p.position_bytes + v * count * item,
+                    window * p.position_bytes,
+                    base + p.segments_at,
+                    base + p.pieces_at,
+                )
+    channels_bytes = p.source_channels * window * item
+    transpose(source, out, channels_bytes, base + p.targets_at, p.position_bytes, c_count * window, k_count)
 
 
 def _gradient(
     fingerprint: str,
 ) -> Callable[[Any, Any, Any, Any, Any, Any, int, int], int]:
-    def gradient(
-        source: Any, grad: Any, out: Any, scratch: Any, plan: Any, tables: Any, flags: int, share: int
-    ) -> int:
+    def gradient(source: Any, grad: Any, out: Any, scratch: Any, plan: Any, tables: Any, flags: int, share: int) -> int:
         """One share of backward_weight: source x, grad of y, out of w's shape (each share its own if split BY_TILES).
 
         Returns 1 where the result is not finite and the gaps between rows were not guarded against an inf in x, so that
@@ -333,7 +502,6 @@ def _gradient(
         guarded = flags & GUARDED != 0
         item = source.itemsize
         count = lanes(source)
-        floats = scratch.view(source.dtype)
         word = (((address(scratch) + 63) // 64 * 64) - address(scratch)) // 8 + share * p.share_words
         base = address(scratch) + word * 8
         packed, grads, guard, ones = base, base + p.grads_at, base + p.guard_at, base + p.ones_at
@@ -341,26 +509,16 @@ def _gradient(
         channels, outputs = p.source_channels, p.target_channels
         height, width = grad.shape[2], grad.shape[3]
         window = p.R * p.S
+        row_bytes = p.pitch * item
         shape, block_rows, block_cols = p.shape, p.block_rows, p.block_cols
         if guarded:
             shape, block_rows, block_cols = p.guarded_shape, p.guarded_rows, p.guarded_cols
-        for i in range(p.ones_count):
-            floats[(word * 8 + p.ones_at) // item + i] = 1
+        fill_with(source, ones, 1, p.ones_count)
 
-        tap = 0
-        for c in range(min(p.block_channels, channels)):
-            for r in range(p.R):
-                plane_h = tables[p.index_h + r * p.dilation_h % p.source_step_h]
-                down = r * p.dilation_h // p.source_step_h
-                for s in range(p.S):
-                    plane_w = tables[p.index_w + s * p.dilation_w % p.source_step_w]
-                    right = s * p.dilation_w // p.source_step_w
-                    planes = (plane_h * p.phases_w + plane_w) * p.plane_bytes
-                    scratch[tap_word + tap] = c * p.channel_bytes + planes + (down * p.pitch + right) * item
-                    tap += 1
-        for _ in range(block_cols):
-            scratch[tap_word + tap] = 0  # readable: what a block computes beyond its last tap is dropped
-            tap += 1
+        listed = min(p.block_channels, channels)
+        list_taps(scratch, tap_word, 0, 0, listed, item, p, tables)
+        for j in range(block_cols):  # what a block computes beyond its last tap is dropped, but has to be readable
+            scratch[tap_word + listed * window + j] = 0
 
         group_low, group_high, k_low, k_high, tile_low, tile_high = 0, p.groups, 0, outputs, 0, p.tiles
         if p.split == BY_GROUPS:
@@ -370,13 +528,12 @@ def _gradient(
         else:
             tile_low, tile_high = p.tiles * share // p.shares, p.tiles * (share + 1) // p.shares
 
-        probe = floats[(word * 8 + p.ones_at) // item] * 0
+        flat_out = out.reshape(out.size)
+        finite = True
         for group in range(group_low, group_high):
-            for k in range(group * outputs + k_low, group * outputs + k_high):
-                for c in range(channels):
-                    for r in range(p.R):
-                        for s in range(p.S):
-                            out[k, c, r, s] = 0
+            size = channels * window
+            first = (group * outputs + k_low) * size
+            flat_out[first : first + (k_high - k_low) * size] = 0
             for c_from in range(0, channels, p.block_channels):
                 c_count = min(p.block_channels, channels - c_from)
                 taps = c_count * window
@@ -391,27 +548,33 @@ def _gradient(
                     flat = (images - 1) * image_flat + (rows - 1) * p.pitch + cols
                     vectors = (flat + count - 1) // count
                     fill = vectors * count + p.span_h * p.pitch + p.span_w
-                    shape_of_tile = (images, rows, cols, row_from, column_from, fill)
-                    _pack(
-                        source, image_from, group * channels + c_from, c_count, shape_of_tile, p, tables, packed, 0
-                    )
+                    shape_of_tile = (images, rows, row_from, column_from, fill)
+                    pack(source, image_from, group * channels + c_from, c_count, shape_of_tile, p, tables, packed, 0)
+                    if p.lane_cols > 0 and not guarded:  # and so there is one tile
+                        k_all = group * outputs + k_low
+                        if c_from == 0:
+                            transpose_grad(grad, scratch, base, word, k_all, k_high - k_low, image_flat, flat, p)
+                        place = address(out) + (k_all * channels + c_from) * window * item
+                        gradient_by_channels(source, scratch, place, base, tap_word, k_high - k_low, c_count, flat, p)
+                        continue
                     for k_from in range(k_low, k_high, p.run_channels):
                         k_here = min(p.run_channels, k_high - k_from)
                         for k in range(k_here + (1 if guarded else 0)):
                             place = guard if k == k_here else grads + k * p.grad_bytes
+                            stride = 0 if k == k_here else width * item
                             for image in range(images):
-                                begin = (image_from + image) * p.groups * outputs + group * outputs + k_from + k
-                                for row in range(rows):
-                                    position = image * image_flat + row * p.pitch
-                                    columns = p.pitch
-                                    if row == rows - 1:  # and the rows below, which only the taps reach
-                                        columns += p.span_h * p.pitch
-                                        if image == images - 1:
-                                            columns = vectors * count - position
-                                    at = address(grad) + ((begin * height + row_from + row) * width + column_from) * item
-                                    if k == k_here:
-                                        at = ones
-                                    gather_row(source, place + position * item, at, 0, cols, columns, 1)
+                                at = ones
+                                if k < k_here:
+                                    plane = (image_from + image) * p.groups * outputs + group * outputs + k_from + k
+                                    at = address(grad) + ((plane * height + row_from) * width + column_from) * item
+                                gather_rows(source, place, row_bytes, at, stride, rows, 0, cols, p.pitch, 1)
+                                place += rows * row_bytes
+                                if image < images - 1:  # the rows below, which only the taps reach
+                                    fill_with(source, place, 0, p.span_h * p.pitch)
+                                    place += p.span_h * row_bytes
+                            end = (guard if k == k_here else grads + k * p.grad_bytes) + vectors * count * item
+                            if place < end:
+                                fill_with(source, place, 0, (end - place) // item)
                         for v in range(0, vectors, p.chunk):
                             length = min(p.chunk, vectors - v)
                             for k in range(0, k_here, block_rows):
@@ -431,16 +594,17 @@ def _gradient(
                                         min(block_rows, k_here - k),
                                         min(block_cols, taps - tap),
                                     )
-            for k in range(group * outputs + k_low, group * outputs + k_high):
-                for c in range(channels):
-                    for r in range(p.R):
-                        for s in range(p.S):
-                            probe += out[k, c, r, s] * 0
+            finite = finite and all_finite(source, address(out) + first * item, (k_high - k_low) * size)
         if not flags & STRICT:
             restore_mode(mode)
-        return 1 if probe != 0 and not guarded else 0
+        return 0 if finite or guarded else 1
 
     return gradient
 
 
 BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"correlate": _correlate, "gradient": _gradient}
+
+HELPERS = (  # callees first
+    *("clip", "first_tap", "list_taps", "flip_weights", "plain_pieces", "draw_pieces", "pack"),
+    *("transpose_grad", "gradient_by_channels"),
+)

@@ -7,19 +7,20 @@ record of int64 and one table. Plans are small and cached.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import numpy as np
 
 from ...geometry import Geometry
-from .isas import GUARDED_SHAPE, Isa, block_shapes
-
+from .cpu import GUARDED_SHAPE, Isa, block_shapes
 
 _FIELDS = (
     # the map: see kernels
     *("backward", "N", "groups", "source_channels", "target_channels", "R", "S", "dilation_h", "dilation_w"),
     *("source_step_h", "source_step_w", "source_pad_h", "source_pad_w"),
     *("target_step_h", "target_step_w", "target_pad_h", "target_pad_w"),
+    *("rows_first", "next_h", "next_w"),  # the order of the taps; from a tap of a target phase to the phase's next one
     # how far the taps reach: the lowest step of the packed source that one reads, and the span to the highest
     *("reach_h", "reach_w", "span_h", "span_w"),
     # the source's phases that are packed, and where the tables say which and in which order
@@ -29,7 +30,18 @@ _FIELDS = (
     *("pitch", "plane_bytes", "channel_bytes"),
     # the register block, and how many channels go together
     *("shape", "block_rows", "block_cols", "guarded_shape", "guarded_rows", "guarded_cols"),
-    *("run_channels", "block_channels", "chunk", "target_bytes", "grad_bytes", "ones_count", "zeros_count"),
+    # backward_weight with output channels in the lanes (lane_cols 0: not), and the bytes from a position to the next
+    *("lane_shape", "lane_rows", "lane_cols", "position_bytes"),
+    *(
+        "run_channels",
+        "flip_runs",
+        "block_channels",
+        "chunk",
+        "target_bytes",
+        "grad_bytes",
+        "ones_count",
+        "zeros_count",
+    ),
     # the shares of the threads
     *("shares", "channel_splits", "split", "share_words"),
     # scratch of one share: byte offsets, the packed source being at 0
@@ -45,6 +57,7 @@ _TILE_BYTES = 512 << 10
 _TILE_POSITIONS = 16384
 _SMALL_TILE_POSITIONS = 2048  # images share a tile up to here
 _TARGET_BYTES = 256 << 10
+_L1_BYTES = 40 << 10
 _CHUNK_BYTES = 4096  # of each gradient row in one run of a block: 64 vectors of 64 bytes
 
 
@@ -76,7 +89,7 @@ class _Axis(NamedTuple):
     span: int
     phases: tuple[int, ...]
     first: int
-    count: int
+    length: int
 
 
 def _axis(x: int, y: int, taps: int, stride: int, pad: int, dilation: int, backward: bool) -> _Axis:
@@ -117,7 +130,7 @@ class _Tile(NamedTuple):
 
 def _choose_tile(g: Geometry, h: _Axis, w: _Axis, position_bytes: int, lanes: int, jobs: int, shares: int) -> _Tile:
     """The largest tile within the aims, and enough of them for the shares where the jobs beside them are too few."""
-    tile = _Tile(1, h.count, w.count)
+    tile = _Tile(1, h.length, w.length)
 
     def too_large(t: _Tile) -> bool:
         positions = t.positions(h.span, w.span)
@@ -133,7 +146,7 @@ def _choose_tile(g: Geometry, h: _Axis, w: _Axis, position_bytes: int, lanes: in
             tile = tile._replace(rows=-(-tile.rows // 2))
         else:
             break
-    if (tile.rows, tile.cols) == (h.count, w.count):
+    if (tile.rows, tile.cols) == (h.length, w.length):
         one = tile.positions(h.span, w.span)
         most = min(_SMALL_TILE_POSITIONS, _TILE_BYTES // position_bytes)
         tile = tile._replace(images=max(1, min(g.N, most // one)))
@@ -143,25 +156,35 @@ def _choose_tile(g: Geometry, h: _Axis, w: _Axis, position_bytes: int, lanes: in
     return tile
 
 
-def _block_cost(rows: int, cols: int) -> float:
-    """Cycles for one tap: two multiply-adds or two loads a cycle, an unaligned load counting double; latency 4."""
-    return max(rows * cols / 2, (2 * cols + rows) / 2, 4.0)
+class _Columns(NamedTuple):
+    """How a block's columns of vectors are read: bytes of one over all taps, and how many taps share a line of them."""
+
+    bytes: int = 0
+    shared: int = 1
+
+    def load_cost(self, cols: int) -> float:
+        """Half cycles for one vector: 2, as it is unaligned, and 2 more if its lines come from L2."""
+        return 2 if cols * self.bytes <= _L1_BYTES else 2 + 2 / self.shared
 
 
-def _choose_block(isa: Isa, row_total: int, col_total: int, depth: int, store: float) -> int:
-    """The number of the register block that covers rows x columns in the fewest cycles.
+def _choose_block(
+    isa: Isa, row_total: int, col_total: int, depth: int, store: float, columns: _Columns
+) -> tuple[int, float]:
+    """The number of the register block that covers rows x columns in the fewest cycles, and these.
 
-    `depth` is how often a block runs through its loop, `store` what each accumulator costs at the end.
+    `depth` is how often a block runs through its loop, `store` what each accumulator costs at the end. A pass of the
+    loop takes two multiply-adds or two loads a cycle, but no less than the 4 cycles of a multiply-add.
     """
     best, choice = float("inf"), 0
     for number, (rows, cols) in enumerate(block_shapes(isa)):
         if rows > row_total:
             continue
         calls = -(-row_total // rows) * -(-col_total // cols)
-        cost = calls * (depth * _block_cost(rows, cols) + 20 + store * rows * cols)
+        cycles = max(rows * cols / 2, (columns.load_cost(cols) * cols + rows) / 2, 4.0)
+        cost = calls * (depth * cycles + 20 + store * rows * cols)
         if cost < best:
             best, choice = cost, number
-    return choice
+    return choice, best
 
 
 def _fill(values: dict[str, int]) -> np.ndarray:
@@ -174,15 +197,16 @@ def _fill(values: dict[str, int]) -> np.ndarray:
 def _common(g: Geometry, h: _Axis, w: _Axis, tile: _Tile, lanes: int, item: int) -> tuple[dict[str, int], np.ndarray]:
     pitch = tile.cols + w.span
     plane = _up(tile.positions(h.span, w.span), lanes) * item
-    if plane % 4096 in range(0, 256):  # planes a multiple of 4 KB apart compete for the same cache sets
+    if plane % 4096 in range(256):  # planes a multiple of 4 KB apart compete for the same cache sets
         plane += 256
     values = {"N": g.N, "groups": g.groups, "R": h.taps, "S": w.taps}
     for letter, axis in (("h", h), ("w", w)):
         for name in ("dilation", "source_step", "source_pad", "target_step", "target_pad", "reach", "span"):
             values[f"{name}_{letter}"] = getattr(axis, name)
         values[f"phases_{letter}"] = len(axis.phases)
-    tiles = [-(-total // part) for total, part in zip((g.N, h.count, w.count), tile, strict=True)]
-    values |= {"first_row": h.first, "first_col": w.first, "rows": h.count, "cols": w.count}
+        values[f"next_{letter}"] = axis.target_step // math.gcd(axis.dilation, axis.target_step)
+    tiles = [-(-total // part) for total, part in zip((g.N, h.length, w.length), tile, strict=True)]
+    values |= {"first_row": h.first, "first_col": w.first, "rows": h.length, "cols": w.length}
     values |= {"tile_images": tile.images, "tile_rows": tile.rows, "tile_cols": tile.cols}
     values |= {"tiles_h": tiles[1], "tiles_w": tiles[2], "tiles": tiles[0] * tiles[1] * tiles[2]}
     values |= {"pitch": pitch, "plane_bytes": plane, "channel_bytes": plane * len(h.phases) * len(w.phases)}
@@ -219,6 +243,8 @@ def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Is
     splits = 1
     if shares > 1 and jobs < 4 * shares and jobs % shares and outputs >= 4 * shares:
         splits = shares
+    elif backward and shares > 1 and g.K * g.C // g.groups * g.R * g.S * item > _TILE_BYTES and outputs >= 4 * shares:
+        splits = shares  # each share flips the weights of its channels: large ones should not be flipped by all
     elif jobs < shares:
         shares = jobs
 
@@ -226,7 +252,9 @@ def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Is
     taps = channels * g.R * g.S
     per_phase = max(1, taps // (h.target_step * w.target_step))
     least = outputs // splits
-    shape = _choose_block(isa, least, vectors, per_phase, 2.0)
+    runs_read = channels * len(h.phases) * len(w.phases) * (1 + h.span)
+    columns = _Columns(runs_read * isa.vector_bytes, max(1, g.S // w.target_step))
+    shape, _ = _choose_block(isa, least, vectors, per_phase, 2.0, columns)
     rows, cols = block_shapes(isa)[shape]
     most = -(-outputs // splits)
     run, target_bytes = most, 0
@@ -235,9 +263,15 @@ def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Is
         target_bytes = _up(vectors, cols) * isa.vector_bytes + widest * isa.vector_bytes
         runs = -(-most * w.target_step * target_bytes // _TARGET_BYTES)
         run = min(most, _up(-(-most // runs), rows))
+    # Large weights are flipped one run at a time, so that they stay in L2 until they are used (resnet_7: 3 times
+    # faster), where that does not mean to do it again for many tiles.
+    flip_runs = backward and values["tiles"] <= 2 * shares and most * taps * item > _TILE_BYTES
+    if flip_runs:
+        run = min(run, _up(max(1, _TILE_BYTES // (taps * item)), rows))
     highest = max(rows, GUARDED_SHAPE[0])
     values |= {
         "backward": int(backward),
+        "rows_first": int(h.target_step * w.target_step > 1),
         "source_channels": channels,
         "target_channels": outputs,
         "shape": shape,
@@ -247,6 +281,7 @@ def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Is
         "guarded_rows": GUARDED_SHAPE[0],
         "guarded_cols": GUARDED_SHAPE[1],
         "run_channels": run,
+        "flip_runs": int(flip_runs),
         "target_bytes": target_bytes,
         "ones_count": values["pitch"] if backward else 0,
         "zeros_count": highest,
@@ -257,7 +292,9 @@ def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Is
     # beyond the last plane: what the last block of positions reads of it, and a row's excess over whole vectors
     slack = (widest + 2) * isa.vector_bytes + (h.span * values["pitch"] + w.span) * item
     layout.take((channels + int(backward)) * values["channel_bytes"] + slack)
-    values["weights_at"] = layout.take(taps * most * item if backward else 0)
+    spare = h.target_step * w.target_step * isa.vector_bytes
+    flipped = run if flip_runs else most
+    values["weights_at"] = layout.take((taps * item + spare) * flipped if backward else 0)
     values["targets_at"] = layout.take(run * w.target_step * target_bytes)
     values["taps_at"] = layout.take(taps * 8)
     values["guards_at"] = layout.take(taps * 8)
@@ -299,7 +336,26 @@ def gradient_plan(g: Geometry, item: int, threads: int, isa: Isa) -> Plan:
     vectors = _vectors(tile, h, w, lanes)
     chunk = min(vectors, _CHUNK_BYTES // isa.vector_bytes)
     chunk = -(-vectors // -(-vectors // chunk))
-    shape = _choose_block(isa, outputs // shares if split == BY_CHANNELS else outputs, block_channels * window, chunk, 4.0)
+    k_least = outputs // shares if split == BY_CHANNELS else outputs
+    k_most = -(-outputs // shares) if split == BY_CHANNELS else outputs
+    columns = _Columns(block_channels * phases * chunk * isa.vector_bytes, window)
+    shape, cost = _choose_block(isa, k_least, channels * window, chunk, 4.0, columns)
+    cost *= -(-vectors // chunk) * values["tiles"]
+
+    # or output channels in the lanes, where one tile holds all positions
+    lane_shape, lane_cols, lane_rows, position_bytes = 0, 0, 0, 0
+    flat = vectors * lanes
+    if values["tiles"] == 1:
+        c_least = channels - (-(-channels // block_channels) - 1) * block_channels
+        k_vectors = -(-k_most // lanes)
+        lane_shape, lane_cost = _choose_block(isa, c_least, k_vectors, flat, 2.0, _Columns(flat * isa.vector_bytes))
+        lane_cost *= window * channels / c_least
+        if lane_cost + channels * window * k_most / 2 < cost:
+            lane_rows, lane_cols = block_shapes(isa)[lane_shape]
+            position_bytes = _up(k_vectors, lane_cols) * isa.vector_bytes
+            position_bytes += (
+                64 if position_bytes % 128 == 0 else 0
+            )  # an even number of lines apart meet in few cache sets
     rows, cols = block_shapes(isa)[shape]
     highest, widest = max(rows, GUARDED_SHAPE[0]), max(cols, GUARDED_SHAPE[1])
     values |= {
@@ -314,6 +370,11 @@ def gradient_plan(g: Geometry, item: int, threads: int, isa: Isa) -> Plan:
         "run_channels": run,
         "block_channels": block_channels,
         "chunk": chunk,
+        "lane_shape": lane_shape,
+        "lane_rows": lane_rows,
+        "lane_cols": lane_cols,
+        "position_bytes": position_bytes,
+        "zeros_count": lane_rows,
         "grad_bytes": vectors * isa.vector_bytes + (64 if vectors * isa.vector_bytes % 4096 == 0 else 0),
         "ones_count": values["pitch"],
         "shares": shares,
@@ -322,9 +383,15 @@ def gradient_plan(g: Geometry, item: int, threads: int, isa: Isa) -> Plan:
     layout = _Layout()
     slack = 2 * isa.vector_bytes + (h.span * values["pitch"] + w.span) * item
     layout.take(block_channels * values["channel_bytes"] + slack)
-    values["grads_at"] = layout.take((run + highest) * values["grad_bytes"] + isa.vector_bytes)
+    rows_of_grad = (run + highest) * values["grad_bytes"] + isa.vector_bytes
+    values["grads_at"] = layout.take(max(rows_of_grad, (flat + 1) * position_bytes))
     values["guard_at"] = layout.take((vectors + 1) * isa.vector_bytes)
     values["taps_at"] = layout.take((block_channels * window + widest) * 8)
+    values["guards_at"] = layout.take(flat * 8 if lane_cols else 0)
+    values["targets_at"] = layout.take(block_channels * window * position_bytes)
+    values["segments_at"] = layout.take((lane_cols + 1) * 8)
+    values["pieces_at"] = layout.take(lane_cols * 16)
+    values["zeros_at"] = layout.take(lane_rows * item)
     values["ones_at"] = layout.take(values["ones_count"] * item)
     values["share_words"] = layout.end // 8
     return Plan(_fill(values), tables, shares, split, shares * layout.end // 8 + 8)

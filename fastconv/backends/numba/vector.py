@@ -1,7 +1,7 @@
 """The vector instructions of the Numba kernels: intrinsics that emit LLVM vector IR.
 
-Numba's own types end at scalars, and what LLVM's vectoriser makes of a convolution's loops reaches a few per cent of the
-peak. So the innermost blocks are written here as IR over ``<L x float>`` with their accumulators in registers, and
+Numba's own types end at scalars, and what LLVM's vectoriser makes of a convolution's loops reaches a few per cent of
+the peak. So the innermost blocks are written here as IR over ``<L x float>`` with their accumulators in registers, and
 everything around them (packing order, tiles, threads) is plain Numba in :mod:`.kernels`.
 
 Every intrinsic takes addresses as ``intp``; its first argument is an array that gives the element type and nothing
@@ -22,7 +22,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .isas import GUARDED_SHAPE, ISAS, Isa, architecture, block_shapes
+from .cpu import GUARDED_SHAPE, ISAS, Isa, architecture, block_shapes
 
 target: Isa = ISAS[-1]
 
@@ -124,7 +124,7 @@ class _Emit:
         return ir.Constant(kind, list(range(self.lanes)))
 
     def between(self, first: Any, step: int | Any, low: Any, high: Any) -> Any:
-        """The lanes whose number, first + lane*step, is in [low, high). All of them fit 32 bits: they lie in one tile."""
+        """The lanes whose number, first + lane*step, is in [low, high), all of them within a tile and so in 32 bits."""
         lane: Any = self.counting(self.small)
         if not isinstance(step, int):
             lane = self.builder.mul(lane, self._small(step))
@@ -153,6 +153,19 @@ class _Emit:
         pointer = self.builder.inttoptr(address, self.vector.as_pointer())
         align = ir.Constant(_I32, self.element_bytes)
         self._call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [value, pointer, align, mask])
+
+    def store_most(self, value: Any, address: Any, mask: Any) -> None:
+        """As :meth:`store_masked`, where the mask is mostly full and a masked store may be a branch for each lane."""
+        if target.masks:
+            self.store_masked(value, address, mask)
+            return
+        number = self.builder.bitcast(mask, ir.IntType(self.lanes))
+        full = self.builder.icmp_unsigned("==", number, ir.Constant(number.type, -1))
+        with self.builder.if_else(full) as (then, otherwise):
+            with then:
+                self.store(value, address)
+            with otherwise:
+                self.store_masked(value, address, mask)
 
     def _pointers(self, address: Any, stride_bytes: Any) -> Any:
         offsets = self.builder.mul(self.splat(stride_bytes, self.index), self.counting(self.index))
@@ -298,8 +311,8 @@ def correlate_block(
         sum[i][v] = bias[i] + over t < taps of weights[i*weight_stride + t] * source[v*L + offsets[t] ...]
 
     with `weight_stride`, `out_stride` and every offset in bytes. Vector v is stored in the pieces
-    [segments[v], segments[v+1]): a piece is (byte offset from `out`, lane mask), and the mask's lanes go to out + offset
-    + lane. That is how a run of positions across rows with gaps lands in a dense output.
+    [segments[v], segments[v+1]): a piece is (byte offset from `out`, lane mask), and the mask's lanes go to out +
+    offset + lane. That is how a run of positions across rows with gaps lands in a dense output.
 
     The guarded block reads `guards` too, for each tap the offset of a plane that is non-zero where the source has an
     element, and leaves out the terms that have none. Elsewhere they are added as weight times 0, which would be NaN
@@ -350,7 +363,7 @@ def _correlate_body(emit: _Emit, rows: int, cols: int, guarded: bool, args: Sequ
             place = builder.add(out, emit.word(piece))
             mask = emit.mask(emit.word(emit.plus(piece, 8)))
             for i in range(rows):
-                emit.store_masked(builder.load(sums[i * cols + v]), place, mask)
+                emit.store_most(builder.load(sums[i * cols + v]), place, mask)
                 place = builder.add(place, out_stride)
 
 
@@ -376,8 +389,8 @@ def gradient_block(
 
         out[i*out_stride + j] += sum over f of grad[i*grad_stride + f] * source[f + offsets[j]]
 
-    for i < `rows_wanted`, j < `cols_wanted`; strides and offsets in bytes. What lies beyond is computed from whatever is
-    there (so it has to be readable) and dropped. The guarded block leaves out the positions f where `guard` is zero.
+    for i < `rows_wanted`, j < `cols_wanted`; strides and offsets in bytes. What lies beyond is computed from whatever
+    is there (so it has to be readable) and dropped. The guarded block leaves out the positions f where `guard` is zero.
     """
     return _signature(like, 11), _void(lambda emit, args: _switch(emit, "gradient", _gradient_body, args))
 
@@ -428,85 +441,216 @@ def _gradient_body(emit: _Emit, rows: int, cols: int, guarded: bool, args: Seque
 
 
 @intrinsic
-def gather_row(
-    typingctx: Any, like: Any, out: Any, source: Any, low: Any, high: Any, columns: Any, stride: Any
+def gather_rows(
+    typingctx: Any,
+    like: Any,
+    out: Any,
+    out_stride: Any,
+    source: Any,
+    source_stride: Any,
+    rows: Any,
+    low: Any,
+    high: Any,
+    columns: Any,
+    step: Any,
 ) -> Any:
-    """out[c] = source[c*stride] where low <= c < high, else 0, for all c < columns, rounded up to whole vectors.
+    """out[row][c] = source[row][c*step] where low <= c < high, else 0, for c < columns and, beyond, to whole vectors.
 
-    `source` may point before its array: nothing outside of low and high is touched.
+    Row strides in bytes. The excess of a row goes where the next row starts and is overwritten by it: rows may be as
+    near as `columns` elements. `source` may point before its array: nothing outside of low and high is touched.
     """
 
     def body(emit: _Emit, args: Sequence[Any]) -> None:
-        out, source, low, high, columns, stride = args
+        out, out_stride, source, source_stride, rows, low, high, columns, step = args
         builder = emit.builder
         vectors = builder.sdiv(emit.plus(columns, emit.lanes - 1), emit.const(emit.lanes))
-        stride_bytes = emit.times(stride, emit.element_bytes)
+        step_bytes = emit.times(step, emit.element_bytes)
 
-        def each(load: Callable[[Any, Any], Any]) -> None:
-            with emit.loop(vectors) as number:
+        def each(prepare: Callable[[Any], Callable[[Any], Any]]) -> None:
+            # Columns of vectors from the right, rows inside: the masks are made once for all rows, and what spills over
+            # from the last column is overwritten by the first, which comes after it.
+            with emit.loop(vectors) as done:
+                number = builder.sub(emit.plus(vectors, -1), done)
                 first = emit.times(number, emit.lanes)
-                value = load(first, builder.add(source, builder.mul(first, stride_bytes)))
-                emit.store(value, builder.add(out, emit.times(number, emit.vector_bytes)))
+                read = builder.add(source, builder.mul(first, step_bytes))
+                write = builder.add(out, emit.times(number, emit.vector_bytes))
 
-        def load_one(first: Any, place: Any) -> Any:
-            return emit.load_masked(place, emit.between(first, 1, low, high))
+                def copy(load: Callable[[Any], Any]) -> None:
+                    with emit.loop(rows) as row:
+                        value = load(builder.add(read, builder.mul(row, source_stride)))
+                        emit.store(value, builder.add(write, builder.mul(row, out_stride)))
 
-        def load_two(first: Any, place: Any) -> Any:
+                if target.masks or prepare is not by_one:
+                    copy(prepare(first))
+                else:  # a masked load is a branch for each lane: only where it has to be
+                    whole = builder.and_(
+                        builder.icmp_signed(">=", first, low),
+                        builder.icmp_signed("<=", emit.plus(first, emit.lanes), high),
+                    )
+                    with builder.if_else(whole) as (then, otherwise):
+                        with then:
+                            copy(emit.load)
+                        with otherwise:
+                            copy(prepare(first))
+
+        def by_one(first: Any) -> Callable[[Any], Any]:
+            mask = emit.between(first, 1, low, high)
+            return lambda place: emit.load_masked(place, mask)
+
+        def by_two(first: Any) -> Callable[[Any], Any]:
             bounds = emit.times(low, 2), emit.plus(emit.times(high, 2), -1)
             start = emit.times(first, 2)
-            a = emit.load_masked(place, emit.between(start, 1, *bounds))
-            b = emit.load_masked(emit.plus(place, emit.vector_bytes), emit.between(emit.plus(start, emit.lanes), 1, *bounds))
-            return emit.shuffle(a, b, range(0, 2 * emit.lanes, 2))
+            masks = [emit.between(emit.plus(start, half * emit.lanes), 1, *bounds) for half in (0, 1)]
 
-        def load_many(first: Any, place: Any) -> Any:
-            return emit.gather(place, stride_bytes, emit.between(first, 1, low, high))
+            def load(place: Any) -> Any:
+                a, b = (emit.load_masked(emit.plus(place, half * emit.vector_bytes), masks[half]) for half in (0, 1))
+                return emit.shuffle(a, b, range(0, 2 * emit.lanes, 2))
 
-        emit.cases(stride, {1: lambda: each(load_one), 2: lambda: each(load_two)}, lambda: each(load_many))
+            return load
 
-    return _signature(like, 6), _void(body)
+        def by_many(first: Any) -> Callable[[Any], Any]:
+            mask = emit.between(first, 1, low, high)
+            return lambda place: emit.gather(place, step_bytes, mask)
+
+        emit.cases(step, {1: lambda: each(by_one), 2: lambda: each(by_two)}, lambda: each(by_many))
+
+    return _signature(like, 9), _void(body)
 
 
 @intrinsic
-def spread_row(
-    typingctx: Any, like: Any, out: Any, source: Any, source_stride: Any, low: Any, high: Any, columns: Any, step: Any
-) -> Any:
-    """out[c*step + b] = source[b][c] for c < columns, b < step, where low <= c*step + b < high.
+def fill_with(typingctx: Any, like: Any, out: Any, number: Any, count: Any) -> Any:
+    """out[i] = number, an int, for i < count and, beyond, to whole vectors."""
 
-    source[b] is at source + b*`source_stride` bytes and readable up to whole vectors; `out` may point before its array.
+    def body(emit: _Emit, args: Sequence[Any]) -> None:
+        out, number, count = args
+        value = emit.splat(emit.builder.sitofp(number, emit.element), emit.vector)
+        vectors = emit.builder.sdiv(emit.plus(count, emit.lanes - 1), emit.const(emit.lanes))
+        with emit.loop(vectors) as position:
+            emit.store(value, emit.builder.add(out, emit.times(position, emit.vector_bytes)))
+
+    return _signature(like, 3), _void(body)
+
+
+@intrinsic
+def all_finite(typingctx: Any, like: Any, source: Any, count: Any) -> Any:
+    """Whether none of `count` elements is inf or NaN."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> Any:
+        emit = _Emit(builder, signature.args[0].dtype)
+        _, source, count = args
+        found = cgutils.alloca_once(builder, emit.bits)
+        builder.store(ir.Constant(emit.bits, None), found)
+        vectors = builder.sdiv(emit.plus(count, emit.lanes - 1), emit.const(emit.lanes))
+        with emit.loop(vectors) as number:
+            mask = emit.between(emit.times(number, emit.lanes), 1, emit.const(0), count)
+            value = emit.load_masked(builder.add(source, emit.times(number, emit.vector_bytes)), mask)
+            gone = builder.fsub(value, value)  # 0, or NaN
+            builder.store(builder.or_(builder.load(found), builder.fcmp_unordered("uno", gone, gone)), found)
+        bits = builder.bitcast(builder.load(found), ir.IntType(emit.lanes))
+        return builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 0))
+
+    return types.boolean(like, types.intp, types.intp), codegen
+
+
+@intrinsic
+def spread_rows(
+    typingctx: Any,
+    like: Any,
+    out: Any,
+    out_stride: Any,
+    source: Any,
+    source_stride: Any,
+    phase_stride: Any,
+    rows: Any,
+    low: Any,
+    high: Any,
+    columns: Any,
+    step: Any,
+) -> Any:
+    """out[row][c*step + b] = source[b][row][c] for c < columns, b < step, where low <= c*step + b < high.
+
+    Strides in bytes; high <= columns*step. The source is readable to whole vectors; `out` may point before its array.
     """
 
     def body(emit: _Emit, args: Sequence[Any]) -> None:
-        out, source, source_stride, low, high, columns, step = args
+        out, out_stride, source, source_stride, phase_stride, rows, low, high, columns, step = args
         builder = emit.builder
-        vectors = builder.sdiv(emit.plus(columns, emit.lanes - 1), emit.const(emit.lanes))
-        count = emit.lanes
+        lanes = emit.lanes
+        vectors = builder.sdiv(emit.plus(columns, lanes - 1), emit.const(lanes))
 
         def two() -> None:
             with emit.loop(vectors) as number:
-                place = builder.add(source, emit.times(number, emit.vector_bytes))
-                a, b = emit.load(place), emit.load(builder.add(place, source_stride))
-                first = emit.times(number, 2 * count)
-                target_place = builder.add(out, emit.times(number, 2 * emit.vector_bytes))
-                for half in (0, 1):
-                    lane_pairs = [(lane, count + lane) for lane in range(half * count // 2, (half + 1) * count // 2)]
-                    value = emit.shuffle(a, b, [lane for pair in lane_pairs for lane in pair])
-                    start = emit.plus(first, half * count)
-                    emit.store_masked(
-                        value, emit.plus(target_place, half * emit.vector_bytes), emit.between(start, 1, low, high)
-                    )
+                first = emit.times(number, 2 * lanes)
+                masks = [emit.between(emit.plus(first, half * lanes), 1, low, high) for half in (0, 1)]
+                read = builder.add(source, emit.times(number, emit.vector_bytes))
+                write = builder.add(out, emit.times(first, emit.element_bytes))
+                with emit.loop(rows) as row:
+                    place = builder.add(read, builder.mul(row, source_stride))
+                    phases = emit.load(place), emit.load(builder.add(place, phase_stride))
+                    for half in (0, 1):
+                        here = range(half * lanes // 2, (half + 1) * lanes // 2)
+                        value = emit.shuffle(*phases, [lane for pair in here for lane in (pair, lanes + pair)])
+                        place = emit.plus(builder.add(write, builder.mul(row, out_stride)), half * emit.vector_bytes)
+                        emit.store_masked(value, place, masks[half])
 
         def many() -> None:
             step_bytes = emit.times(step, emit.element_bytes)
             with emit.loop(step) as b, emit.loop(vectors) as number:
-                place = builder.add(builder.add(source, builder.mul(b, source_stride)), emit.times(number, emit.vector_bytes))
-                first = builder.add(builder.mul(emit.times(number, count), step), b)
-                target_place = builder.add(out, emit.times(first, emit.element_bytes))
-                # every lane's column is below `high`, as `columns` reaches no further than the row
-                emit.scatter(emit.load(place), target_place, step_bytes, emit.between(first, step, low, high))
+                first = builder.add(builder.mul(emit.times(number, lanes), step), b)
+                mask = emit.between(first, step, low, high)
+                read = builder.add(
+                    source, builder.add(builder.mul(b, phase_stride), emit.times(number, emit.vector_bytes))
+                )
+                write = builder.add(out, emit.times(first, emit.element_bytes))
+                with emit.loop(rows) as row:
+                    value = emit.load(builder.add(read, builder.mul(row, source_stride)))
+                    emit.scatter(value, builder.add(write, builder.mul(row, out_stride)), step_bytes, mask)
 
         emit.cases(step, {2: two}, many)
 
-    return _signature(like, 7), _void(body)
+    return _signature(like, 10), _void(body)
+
+
+@intrinsic
+def transpose(
+    typingctx: Any, like: Any, out: Any, out_stride: Any, source: Any, source_stride: Any, rows: Any, columns: Any
+) -> Any:
+    """out[j][i] = source[i][j] for i < rows, j < columns, and nothing else; strides in bytes. In squares of L x L."""
+
+    def body(emit: _Emit, args: Sequence[Any]) -> None:
+        out, out_stride, source, source_stride, rows, columns = args
+        builder, lanes = emit.builder, emit.lanes
+
+        def squares(total: Any) -> Any:
+            return builder.sdiv(emit.plus(total, lanes - 1), emit.const(lanes))
+
+        with emit.loop(squares(rows)) as square_i, emit.loop(squares(columns)) as square_j:
+            i, j = emit.times(square_i, lanes), emit.times(square_j, lanes)
+            in_columns = emit.between(j, 1, emit.const(0), columns)
+            in_rows = emit.between(i, 1, emit.const(0), rows)
+            start = builder.add(source, emit.times(j, emit.element_bytes))
+            vectors = []
+            for lane in range(lanes):
+                row = emit.plus(i, lane)  # below the last row, that row again: readable, and not stored
+                row = builder.select(builder.icmp_signed("<", row, rows), row, emit.plus(rows, -1))
+                vectors.append(emit.load_masked(builder.add(start, builder.mul(row, source_stride)), in_columns))
+            distance = lanes // 2
+            while distance:  # swap the off-diagonal quarters of every 2*distance square
+                low = [lane if not lane & distance else lane - distance + lanes for lane in range(lanes)]
+                high = [lane + distance if not lane & distance else lane + lanes for lane in range(lanes)]
+                for one in range(lanes):
+                    if not one & distance:
+                        a, b = vectors[one], vectors[one + distance]
+                        vectors[one], vectors[one + distance] = emit.shuffle(a, b, low), emit.shuffle(a, b, high)
+                distance //= 2
+            place = builder.add(out, builder.add(emit.times(i, emit.element_bytes), builder.mul(j, out_stride)))
+            for lane in range(lanes):
+                wanted = builder.icmp_signed("<", emit.plus(j, lane), columns)
+                mask = builder.and_(in_rows, emit.splat(wanted, emit.bits))
+                emit.store_masked(vectors[lane], place, mask)
+                place = builder.add(place, out_stride)
+
+    return _signature(like, 6), _void(body)
 
 
 # ---- the floating-point mode: denormals
@@ -553,7 +697,8 @@ def _read_mode(builder: ir.IRBuilder) -> Any:
         _mxcsr(builder, "llvm.x86.sse.stmxcsr", slot)
         return builder.zext(builder.load(slot), _I64)
     if architecture() == "aarch64":
-        return builder.asm(ir.FunctionType(_I64, []), "mrs $0, fpcr", "=r", [], True)
+        kind = ir.FunctionType(_I64, [])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.get.fpcr"), [])
     return ir.Constant(_I64, 0)
 
 
@@ -563,4 +708,5 @@ def _write_mode(builder: ir.IRBuilder, mode: Any) -> None:
         builder.store(builder.trunc(mode, _I32), slot)
         _mxcsr(builder, "llvm.x86.sse.ldmxcsr", slot)
     elif architecture() == "aarch64":
-        builder.asm(ir.FunctionType(ir.VoidType(), [_I64]), "msr fpcr, $0", "r", [mode], True)
+        kind = ir.FunctionType(ir.VoidType(), [_I64])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.set.fpcr"), [mode])

@@ -8,6 +8,8 @@ hand-over costs about 10 us, paid only above :data:`.direct.WORTH_THREADS`.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -39,10 +41,8 @@ def _serve(inbox: SimpleQueue[Task]) -> None:
 def _hire(most: int) -> SimpleQueue[Task] | None:
     """A sleeping thread's inbox, or a new one's while there are fewer than `most`; None where all are busy."""
     global _count
-    try:
+    with contextlib.suppress(IndexError):
         return _idle.pop()
-    except IndexError:
-        pass
     with _count_lock:
         if _count >= most:
             return None
@@ -84,7 +84,7 @@ def run(function: Callable[[int], int], shares: int) -> int:
         done = threading.Lock()
         done.acquire()
         waiting.append(done)
-        inbox.put(lambda number=number, done=done: share_of(number, done))
+        inbox.put(functools.partial(share_of, number, done))
     for number in own:
         share_of(number, None)
     for done in waiting:

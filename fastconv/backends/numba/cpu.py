@@ -1,8 +1,8 @@
 """Which vectors this CPU has, as Numba compiles for it: one list, best first.
 
 The features come from Numba's own target, so that ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` are honoured, and
-``FASTCONV_ISA`` asks for a row by name. A narrower row than the host's best uses vectors of that width; how LLVM encodes
-them (VEX or EVEX) remains Numba's business.
+``FASTCONV_ISA`` asks for a row by name. A narrower row than the host's best uses vectors of that width; how LLVM
+encodes them (VEX or EVEX) remains Numba's business.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ def usable() -> list[Isa]:
     return [row for row in ISAS if features.issuperset(row.needs)]
 
 
-@functools.lru_cache(maxsize=8)
 def _choose(asked: str) -> Isa:
     rows = usable()
     if not asked:
@@ -77,9 +76,22 @@ def _choose(asked: str) -> Isa:
     )
 
 
+_current: Isa | None = None
+
+
 def current() -> Isa:
-    """The row to use: the one that ``FASTCONV_ISA`` names, else the best. ValueError or RuntimeError as API.md says."""
-    return _choose(os.environ.get("FASTCONV_ISA", ""))
+    """The row in use: the one that ``FASTCONV_ISA`` named at the first call, else the best.
+
+    Raises ValueError where that is no ISA's name, RuntimeError where this CPU lacks it.
+    """
+    return _current or use(os.environ.get("FASTCONV_ISA", ""))
+
+
+def use(name: str) -> Isa:
+    """Use that row from now on ("": the best); raises as :func:`current`."""
+    global _current
+    _current = _choose(name)
+    return _current
 
 
 def block_shapes(isa: Isa) -> list[tuple[int, int]]:

@@ -1,0 +1,250 @@
+"""explain, and the choice of algorithms: by the planner, by name, under precision("strict")."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cases
+import numpy as np
+import pytest
+from kernel_sets import Kernels
+
+import fastconv as fc
+from fastconv import planner
+from fastconv.backends import load
+from fastconv.geometry import OPERATIONS
+
+
+class Stand:
+    """An algorithm made up for the test, which says what it is told to and writes a number of its own."""
+
+    def __init__(self, name: str, exact: bool = True, unsupported: str | None = None, unwise: str | None = None):
+        self.name, self.exact = name, exact
+        self._unsupported, self._unwise = unsupported, unwise
+
+    def unsupported(self, operation: str, g: Any, dtype: Any) -> str | None:
+        return self._unsupported
+
+    def unwise(self, operation: str, g: Any, dtype: Any, threads: int) -> str | None:
+        return self._unwise
+
+    def workspace(self, operation: str, g: Any, dtype: Any, threads: int) -> int:
+        return 1000
+
+    def run(self, operation: str, g: Any, x: Any, w: Any, y: Any, bias: Any, threads: int, strict: bool) -> None:
+        {"forward": y, "backward_input": x, "backward_weight": w}[operation][...] = len(self.name)
+
+
+@pytest.fixture
+def stands(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Gives the reference backend another list of algorithms, and puts it in use."""
+
+    def use(*algorithms: Stand) -> None:
+        monkeypatch.setattr(load("reference"), "ALGORITHMS", algorithms)
+        planner.choose.cache_clear()
+
+    with fc.use_backend("reference"):
+        yield use
+    monkeypatch.undo()
+    planner.choose.cache_clear()
+
+
+X, W, Y = np.ones((1, 1, 4)), np.ones((1, 1, 3)), np.ones((1, 1, 2))
+
+
+def test_the_first_that_does_not_refuse_is_taken(stands: Any) -> None:
+    stands(Stand("a", unsupported="cannot"), Stand("bb", unwise="should not"), Stand("ccc"), Stand("dddd"))
+    plan = fc.explain(X.shape, W.shape)
+    assert plan.algorithm == "ccc"
+    assert plan.workspace == 1000
+    assert ("a", "cannot") in plan.refused
+    assert ("bb", "should not") in plan.refused
+    assert "cannot" in str(plan)
+    assert "should not" in str(plan)
+    assert (fc.conv1d(X, W) == 3).all()
+
+
+def test_an_unwise_one_is_better_than_none(stands: Any) -> None:
+    stands(Stand("a", unsupported="cannot"), Stand("bb", unwise="should not"), Stand("ccc", unwise="nor this"))
+    assert fc.explain(X.shape, W.shape).algorithm == "bb"
+    assert (fc.conv1d(X, W) == 2).all()
+
+
+def test_strict_takes_direct_summation_alone(stands: Any) -> None:
+    stands(Stand("winograd", exact=False), Stand("direct"))
+    assert (fc.conv1d(X, W) == 8).all()
+    with fc.precision("strict"):
+        plan = fc.explain(X.shape, W.shape)
+        assert plan.algorithm == "direct"
+        assert plan.precision == "strict"
+        assert [name for name, _ in plan.refused if name == "winograd"]
+        assert (fc.conv1d(X, W) == 6).all()
+        for call in (
+            lambda: fc.conv1d(X, W, algorithm="winograd"),
+            lambda: fc.conv1d_backward(Y, X, W, algorithm="winograd"),
+            lambda: fc.explain(X.shape, W.shape, algorithm="winograd"),
+        ):
+            with pytest.raises(ValueError, match="strict"):
+                call()
+        assert (fc.conv1d(X, W, algorithm="direct") == 6).all()
+    assert (fc.conv1d(X, W) == 8).all()
+
+
+def test_an_algorithm_by_name_is_used_or_raises(stands: Any) -> None:
+    stands(Stand("direct"), Stand("winograd", exact=False, unwise="slow here"), Stand("fft", unsupported="even kernel"))
+    assert (fc.conv1d(X, W, algorithm="winograd") == 8).all()
+    assert fc.explain(X.shape, W.shape, algorithm="winograd").algorithm == "winograd"
+    for call in (
+        lambda: fc.conv1d(X, W, algorithm="fft"),
+        lambda: fc.conv_transpose1d(Y, W, algorithm="fft"),
+        lambda: fc.grad.conv1d_weight(X, W.shape, Y, algorithm="fft"),
+        lambda: fc.explain(X.shape, W.shape, algorithm="fft"),
+    ):
+        with pytest.raises(RuntimeError, match="even kernel"):
+            call()
+    with pytest.raises(ValueError, match="nonsense"):
+        fc.conv1d(X, W, algorithm="nonsense")
+
+
+def test_an_algorithm_of_another_backend_is_a_runtime_error(stands: Any) -> None:
+    stands(Stand("direct"), Stand("only_here"))
+    for name in fc.backends()[:-1]:
+        with pytest.raises(RuntimeError, match="only_here"):
+            fc.conv1d(X, W, backend=name, algorithm="only_here")
+
+
+class ForwardOnly(Stand):
+    def unsupported(self, operation: str, g: Any, dtype: Any) -> str | None:
+        return None if operation == "backward_input" else "has no weight gradient"
+
+
+def test_in_a_backward_an_algorithm_applies_to_every_gradient_computed(stands: Any) -> None:
+    stands(Stand("direct"), ForwardOnly("half"))
+    with pytest.raises(RuntimeError, match="no weight gradient"):
+        fc.conv1d_backward(Y, X, W, algorithm="half")
+    grads = fc.conv1d_backward(Y, X, W, algorithm="half", output_mask=(True, False, True))
+    assert grads[0] is not None
+    assert (grads[0] == 4).all()
+    assert grads[1] is None
+
+
+def test_every_algorithm_by_name_gives_the_right_answer(kernels: Kernels, dtype: str) -> None:
+    case = cases.BY_NAME["winograd_batch"]
+    x, w, y = (cases.integers(s, dtype, s) for s in (case.x_shape, case.w_shape, case.y_shape))
+    conv = fc.conv2d(x, w, padding=1, backend="reference")
+    grads = fc.conv2d_backward(y, x, w, padding=1, backend="reference")
+    for algorithm in kernels.module.ALGORITHMS:
+        name = algorithm.name
+        results = []
+        if algorithm.unsupported("forward", case.geometry, np.dtype(dtype)) is None:
+            assert fc.explain(x.shape, w.shape, padding=1, dtype=dtype, algorithm=name).algorithm == name
+            results.append((fc.conv2d(x, w, padding=1, algorithm=name), conv))
+        for i, operation in enumerate(("backward_input", "backward_weight")):
+            mask = tuple(i == j for j in range(3))
+            if algorithm.unsupported(operation, case.geometry, np.dtype(dtype)) is None:
+                got = fc.conv2d_backward(y, x, w, padding=1, algorithm=name, output_mask=mask)[i]  # type: ignore[arg-type]
+                results.append((got, grads[i]))
+            else:
+                with pytest.raises(RuntimeError, match=name):
+                    fc.conv2d_backward(y, x, w, padding=1, algorithm=name, output_mask=mask)  # type: ignore[arg-type]
+        assert results, f"{name} can do none of the operations on a plain 3x3 layer"
+        for got, right in results:
+            assert got is not None
+            assert right is not None
+            assert np.abs(got - right).max() <= (0 if algorithm.exact else 1e-5 * np.abs(right).max())
+
+
+# ---- the plan
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_explain_says_what_is_used(kernels: Kernels, operation: str, dtype: str) -> None:
+    case = cases.BY_NAME["suite_resnet_56_s2"]
+    with fc.num_threads(2):
+        plan = fc.explain(case.x_shape, case.w_shape, stride=2, padding=1, operation=operation, dtype=dtype)
+    assert isinstance(plan, fc.Plan)
+    g = case.geometry
+    assert plan.geometry == g
+    assert plan.backend == kernels.backend
+    assert plan.isa == kernels.module.isa()
+    assert plan.operation == operation
+    assert plan.dtype == dtype
+    assert plan.threads == 2
+    assert plan.precision == "default"
+    assert plan.algorithm in [a.name for a in kernels.module.ALGORITHMS]
+    assert plan.flops == 2 * cases.macs(g)
+    sizes = [int(np.prod(shape)) for shape in (case.x_shape, case.w_shape, case.y_shape)]
+    assert plan.bytes == np.dtype(dtype).itemsize * sum(sizes)
+    assert plan.workspace >= 0
+    better = fc.backends()[: fc.backends().index(kernels.backend)]
+    refused = dict(plan.refused)
+    for name in better:
+        assert refused[name]
+    assert all(isinstance(reason, str) and reason for reason in refused.values())
+    text = str(plan)
+    for shown in (plan.backend, plan.isa, plan.algorithm, dtype, operation, f"{plan.workspace:,}", f"{plan.flops:,}"):
+        assert shown in text
+    for name, reason in plan.refused:
+        assert f"{name}: {reason}" in text
+
+
+def test_explain_takes_the_calls_arguments() -> None:
+    plan = fc.explain((2, 4, 9), (6, 2, 3), 2, ((1, 0),), 2, 2)
+    assert plan.geometry.y_shape == (2, 6, 1, 3)
+    assert fc.explain((4, 9), (6, 2, 3), groups=2).geometry.N == 1
+    assert fc.explain((2, 4, 9, 9), (6, 4, 3, 3), padding="same").geometry.y_shape == (2, 6, 9, 9)
+    assert fc.explain((2, 4, 9), (6, 4, 3), dtype=np.float64).dtype == "float64"
+    padded = fc.explain((2, 4, 9), (6, 4, 3), padding=1, padding_mode="circular")
+    assert padded.workspace >= 4 * 2 * 4 * 11
+    assert any("circular" in note for note in padded.notes)
+    transposed = fc.explain((2, 4, 9), (4, 3, 3), stride=2, output_padding=1, transposed=True)
+    assert transposed.geometry.x_shape == (2, 3, 1, 20)
+    assert transposed.operation == "backward_input"
+
+
+def test_explain_answers_as_the_call_would() -> None:
+    for arguments, error in (
+        (((1, 2, 9), (3, 3, 3)), ValueError),
+        (((1, 2, 9), (3, 2)), ValueError),
+        (((1, 2, 9), (3, 2, 10)), ValueError),
+    ):
+        with pytest.raises(error):
+            fc.explain(*arguments)
+    for more, error in (
+        ({"operation": "backward"}, ValueError),
+        ({"dtype": "int32"}, TypeError),
+        ({"dtype": "float16"}, TypeError),
+        ({"stride": 1.5}, TypeError),
+        ({"padding": "full"}, ValueError),
+        ({"padding_mode": "mirror"}, ValueError),
+        ({"backend": "nonsense"}, ValueError),
+        ({"algorithm": "nonsense"}, ValueError),
+    ):
+        with pytest.raises(error):
+            fc.explain((1, 2, 9), (3, 2, 3), **more)  # type: ignore[arg-type]
+
+
+def test_explain_for_nothing_to_do(backend: str) -> None:
+    for x, w in (((0, 2, 9), (3, 2, 3)), ((1, 0, 9), (3, 0, 3))):
+        plan = fc.explain(x, w)
+        assert plan.flops == 0
+        assert plan.workspace == 0
+        assert str(plan)
+
+
+def test_what_is_planned_is_what_runs(monkeypatch: pytest.MonkeyPatch, kernels: Kernels, dtype: str) -> None:
+    """The shortcut of the common case takes the algorithm that the planner names: same bits."""
+    for case in cases.SOME_CASES:
+        x, w, y = (cases.normal(s, dtype, s) for s in (case.x_shape, case.w_shape, case.y_shape))
+        conv, backward = getattr(fc, f"conv{case.axes}d"), getattr(fc, f"conv{case.axes}d_backward")
+        arguments = case.arguments
+        names = [
+            fc.explain(case.x_shape, case.w_shape, **arguments, operation=operation, dtype=dtype).algorithm
+            for operation in OPERATIONS
+        ]
+        assert (conv(x, w, **arguments) == conv(x, w, **arguments, algorithm=names[0])).all()
+        grads = backward(y, x, w, **arguments)
+        for i in (0, 1):
+            mask = tuple(i == j for j in range(3))
+            named = backward(y, x, w, **arguments, algorithm=names[i + 1], output_mask=mask)
+            assert (grads[i] == named[i]).all()
