@@ -3,7 +3,7 @@
  * One call at a time owns the pool. It publishes a job, works on it itself, and every worker that wakes in time joins;
  * tiles are handed out by an atomic counter, so a worker that is late or off its CPU holds nobody up. A second caller
  * (another Python thread, or a tile that calls back) finds the pool owned and does its work alone. Idle workers spin
- * for some 20 microseconds, long enough to catch the next layer of a network, then sleep: an OpenMP runtime that spins on
+ * for some 20 microseconds, long enough to catch the next layer of a network, then sleep: an OpenMP that spins on
  * costs 100 times the work itself on a busy machine. After fork the child starts with an empty pool. */
 #define _POSIX_C_SOURCE 200809L /* signal masks and pthread_atfork, whatever -std says */
 

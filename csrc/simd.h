@@ -1,7 +1,7 @@
 /* A small vector vocabulary over GCC/Clang vector extensions: width from the ISA, element type from FC_BITS.
  *
  * Included once per element type by kernels.inc; the families are written over `real` (the element), `vec` (as many of
- * them as a register holds), `LANES` and the functions below. FC(name) gives each function its element's suffix, so that
+ * them as a register holds), `LANES` and the functions below. FC(name) gives a function its element's suffix, so that
  * both copies live in one object. Everything is static: objects compiled with different flags share no function.
  *
  * load, store, splat            whole vectors, aligned to the element only

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from . import planner, settings
-from .geometry import Geometry, Pads, conv_geometry, positive_ints, transposed_geometry
+from .geometry import Geometry, Pads, conv_geometry, transposed_geometry
+from .geometry import shape as as_shape
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -144,6 +145,7 @@ def _run(
     name = here.backend if backend is None else backend
     strict = here.precision == "strict"
     dtype = target.dtype
+    planner.check_names(name, algorithm)
     chosen, _ = planner.choose(operation, g, dtype, name, algorithm, here.threads, strict)
     if 0 in (x.size, w.size, y.size):  # a batch or channels of size 0: an empty sum
         target[...] = 0
@@ -350,10 +352,27 @@ def _check_gradient(name: str, grad: np.ndarray, batched: bool, shape: tuple[int
     return grad if batched else grad[None]
 
 
-def _mask(value: Sequence[bool]) -> tuple[bool, bool, bool]:
-    if len(value) != 3:
-        raise ValueError(f"output_mask must hold three bools (input, weight, bias), got {value!r}")
-    return bool(value[0]), bool(value[1]), bool(value[2])
+def _mask(value: Any) -> tuple[bool, bool, bool]:
+    wanted = f"output_mask must hold three bools (input, weight, bias), got {value!r}"
+    try:
+        flags = list(value)
+    except TypeError:
+        raise TypeError(wanted) from None
+    if len(flags) != 3:
+        raise ValueError(wanted)
+    if isinstance(value, (str, bytes, dict, set, frozenset)) or any(np.ndim(flag) for flag in flags):
+        raise TypeError(wanted)
+    return bool(flags[0]), bool(flags[1]), bool(flags[2])
+
+
+def _is_untied(name: str, value: Any, channels: int, plane: Sequence[int]) -> bool:
+    """Whether `bias_shape` is that of an untied bias."""
+    if value is None:
+        return False
+    shape, tied, untied = as_shape("bias_shape", value), (channels,), (channels, *plane)
+    if shape not in (tied, untied):
+        raise ValueError(f"{name}: bias_shape must be None, {tied} or {untied}, got {shape}")
+    return shape == untied
 
 
 def _conv_backward(
@@ -379,9 +398,7 @@ def _conv_backward(
     g, pads = conv_geometry(axes, x.shape, w.shape, stride, padding, dilation, groups, padding_mode)
     plane = g.y_shape[-axes:]
     y = _check_gradient(name, gy, batched, (g.N, g.K, *plane))
-    shapes = ((g.K,), (g.K, *plane))
-    if bias_shape is not None and tuple(bias_shape) not in shapes:
-        raise ValueError(f"{name}: bias_shape must be None, {shapes[0]} or {shapes[1]}, got {tuple(bias_shape)}")
+    untied = _is_untied(name, bias_shape, g.K, plane)
     grad_input = grad_weight = grad_bias = None
     if want_input:
         grad_input = _backward_input(g, pads, padding_mode, x.shape, w, y, backend, algorithm)
@@ -392,7 +409,7 @@ def _conv_backward(
         grad_weight = np.empty(w.shape, w.dtype)
         _run("backward_weight", g, x, grad_weight, y, None, backend, algorithm)
     if want_bias:
-        grad_bias = _bias_gradient(y, bias_shape is not None and tuple(bias_shape) == shapes[1])
+        grad_bias = _bias_gradient(y, untied)
     return grad_input, grad_weight, grad_bias
 
 
@@ -521,13 +538,6 @@ def conv2d_backward(
 # ---- one gradient at a time, as torch.nn.grad
 
 
-def _size(name: str, value: Any) -> tuple[int, ...]:
-    try:
-        return positive_ints(name, value, len(value), minimum=0)
-    except TypeError:
-        raise TypeError(f"{name} must be a sequence of ints, got {value!r}") from None
-
-
 def _conv_input(
     axes: int,
     input_size: Any,
@@ -541,7 +551,7 @@ def _conv_input(
     algorithm: str | None,
 ) -> np.ndarray:
     w, gy = _arrays(weight=weight, grad_output=grad_output)
-    size = _size("input_size", input_size)
+    size = as_shape("input_size", input_size)
     batched = len(size) != axes + 1
     shape = size if batched else (1, *size)
     g, pads = conv_geometry(axes, shape, w.shape, stride, padding, dilation, groups)
@@ -563,7 +573,7 @@ def _conv_weight(
     algorithm: str | None,
 ) -> np.ndarray:
     x, gy = _arrays(input=input, grad_output=grad_output)
-    size = _size("weight_size", weight_size)
+    size = as_shape("weight_size", weight_size)
     batched = x.ndim != axes + 1
     x = _batched(axes, x)
     g, _ = conv_geometry(axes, x.shape, size, stride, padding, dilation, groups)

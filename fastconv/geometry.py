@@ -81,8 +81,11 @@ class Geometry(NamedTuple):
         )
 
 
-# No size, stride or pad beyond this reaches the kernels, so that their products of two stay within 64 bits.
-LARGEST = 2**31 * 2**12
+# No single size, stride or pad beyond this reaches the kernels ...
+LARGEST = 2**43
+# ... and no padded image of more elements, over its channels. The kernels lay parts of it out in their workspace, which
+# they count in bytes, for every thread, in 64 bits: this leaves room for 1,024 threads, 8 bytes, and rounding up.
+LARGEST_IMAGE = 2**48
 
 # ---- arguments -> numbers
 
@@ -96,24 +99,30 @@ def _index(value: Any) -> int:
 def positive_ints(name: str, value: Any, axes: int, *, minimum: int = 1) -> tuple[int, ...]:
     """``value`` as one int an axis: an int, or a sequence of one or `axes` ints, each at least `minimum`."""
     numbers: tuple[int, ...]
+    wanted = "an int" if axes == 1 else f"an int or a sequence of 1 or {axes} ints"
     try:
         numbers = (_index(value),)
     except TypeError:
         try:
+            if isinstance(value, (bytes, bytearray, dict, set, frozenset)):  # iterable, but no sequences of ints
+                raise TypeError from None
             numbers = tuple(_index(v) for v in value)
         except TypeError:
-            raise TypeError(f"{name} must be an int or a sequence of {axes} int(s), got {value!r}") from None
+            raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
     if len(numbers) == 1:
         numbers *= axes
     if len(numbers) != axes:
-        raise ValueError(f"{name} must be an int or hold 1 or {axes} int(s), got {value!r}")
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
     if min(numbers) < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
     return numbers
 
 
-def _pad_pairs(value: Any, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> tuple[Pair, ...]:
+def pad_pairs(value: Any, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> tuple[Pair, ...]:
+    """``padding`` of any form as one (before, after) pair an axis."""
     axes = len(kernel)
+    if isinstance(value, np.ndarray):  # as np.pad takes it
+        value = value.tolist()
     if isinstance(value, str):
         if value == "valid":
             return ((0, 0),) * axes
@@ -125,7 +134,7 @@ def _pad_pairs(value: Any, kernel: Sequence[int], stride: Sequence[int], dilatio
         raise ValueError(f"padding must be int(s), (before, after) pairs, 'valid' or 'same', got {value!r}")
     if isinstance(value, (list, tuple)) and value and all(hasattr(v, "__len__") for v in value):
         if len(value) not in (1, axes):
-            raise ValueError(f"padding must hold 1 or {axes} (before, after) pair(s), got {value!r}")
+            raise ValueError(f"padding must hold {'1' if axes == 1 else f'1 or {axes}'} pair(s), got {value!r}")
         pairs = []
         for pair in value:
             if len(pair) != 2:
@@ -136,6 +145,14 @@ def _pad_pairs(value: Any, kernel: Sequence[int], stride: Sequence[int], dilatio
     if axes == 1 and isinstance(value, (list, tuple)) and len(value) == 2:
         raise ValueError(f"padding={value!r} is ambiguous in 1-D: give an int, or ((before, after),)")
     return tuple((pad, pad) for pad in positive_ints("padding", value, axes, minimum=0))
+
+
+def shape(name: str, value: Any) -> tuple[int, ...]:
+    """``value``, any sequence of ints, as a shape. TypeError or ValueError that names it where it is none."""
+    try:
+        return positive_ints(name, value, len(value), minimum=0) if len(value) else ()
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of ints, got {value!r}") from None
 
 
 def _plane(sizes: Sequence[int]) -> Pair:
@@ -174,6 +191,13 @@ def _finished(
     dilation = (dilation[0] if R > 1 else 1, dilation[1] if S > 1 else 1)
     if max(N, C, H, W, K, R, S, P, Q, *stride, *pad, *dilation) > LARGEST:
         raise ValueError(f"{what}: a size, stride, padding or dilation above {LARGEST} cannot be handled")
+    rows = max(H + pad[0], (P - 1) * stride[0] + (R - 1) * dilation[0] + 1)
+    columns = max(W + pad[1], (Q - 1) * stride[1] + (S - 1) * dilation[1] + 1)
+    if max(C, K) * rows * (columns + 64) > LARGEST_IMAGE:  # 64: kernels round rows up to whole vectors
+        raise ValueError(
+            f"{what}: {max(C, K)} channel(s) of {rows} x {columns} elements, padding included, are more than the "
+            f"{LARGEST_IMAGE} that can be handled"
+        )
     return Geometry(N, C, H, W, K, R, S, P, Q, stride, pad, dilation, groups)
 
 
@@ -212,7 +236,7 @@ def conv_geometry(
         )
     if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
         raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
-    pairs = _pad_pairs(padding, w_shape[2:], strides, dilations)
+    pairs = pad_pairs(padding, w_shape[2:], strides, dilations)
     out_sizes = []
     for size, kernel, step, spread, (before, after) in zip(
         x_shape[2:], w_shape[2:], strides, dilations, pairs, strict=True
@@ -271,7 +295,7 @@ def transposed_geometry(
         )
     if w_shape[1] < 1:
         raise ValueError(f"conv_transpose{axes}d: weight {tuple(w_shape)} has no output channel")
-    pairs = _pad_pairs(padding, w_shape[2:], strides, dilations)
+    pairs = pad_pairs(padding, w_shape[2:], strides, dilations)
     out_sizes = []
     for size, kernel, step, spread, extra, (before, after) in zip(
         x_shape[2:], w_shape[2:], strides, dilations, extras, pairs, strict=True

@@ -7,6 +7,7 @@ choice. The planner takes the first that does not refuse; there is no other rule
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from . import settings
 from .backends import NAMES, Algorithm, load, on_isa_change, unavailable, usable
-from .geometry import OPERATIONS, Geometry, conv_geometry, transposed_geometry
+from .geometry import OPERATIONS, Geometry, conv_geometry, shape, transposed_geometry
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,13 @@ class Plan:
         rows += [("refused", f"{name}: {reason}") for name, reason in self.refused]
         rows += [("note", note) for note in self.notes]
         return "\n".join(f"{label:<10} {text}" for label, text in rows)
+
+
+def check_names(backend: Any, algorithm: Any) -> None:
+    """ValueError for names that are no strings: :func:`choose` keeps its answers by name, so they must be hashable."""
+    for what, name in (("backend", backend), ("algorithm", algorithm)):
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"unknown {what} {name!r}: a name is a str")
 
 
 @functools.lru_cache(maxsize=4096)
@@ -114,8 +122,8 @@ def padded_copy_bytes(g: Geometry, padding_mode: str, dtype: np.dtype[Any]) -> i
 
 
 def explain(
-    input_shape: tuple[int, ...],
-    weight_shape: tuple[int, ...],
+    input_shape: Sequence[int],
+    weight_shape: Sequence[int],
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
@@ -133,7 +141,7 @@ def explain(
 
     Parameters
     ----------
-    input_shape, weight_shape : tuple of int
+    input_shape, weight_shape : sequence of int
         As in :func:`conv1d` (3 axes, or 2 unbatched) or :func:`conv2d` (4, or 3).
     stride, padding, dilation, groups, padding_mode, backend, algorithm
         As in :func:`conv2d`.
@@ -161,12 +169,17 @@ def explain(
     """
     if operation not in OPERATIONS:
         raise ValueError(f"operation must be one of {', '.join(OPERATIONS)}, got {operation!r}")
-    dtype = np.dtype(dtype)
+    if dtype is None:  # np.dtype(None) is float64
+        raise TypeError("dtype must be float32 or float64, got None")
+    dtype = np.dtype(dtype).newbyteorder("=")
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype must be float32 or float64, got {dtype}")
+    input_shape, weight_shape = shape("input_shape", input_shape), shape("weight_shape", weight_shape)
     axes = len(weight_shape) - 2
     if axes not in (1, 2):
-        raise ValueError(f"weight_shape must have 3 axes (conv1d) or 4 (conv2d), got {tuple(weight_shape)}")
+        raise ValueError(f"weight_shape must have 3 axes (conv1d) or 4 (conv2d), got {weight_shape}")
+    if not transposed and np.any(output_padding):
+        raise ValueError(f"output_padding={output_padding!r} is for transposed=True alone")
     if len(input_shape) == axes + 1:
         input_shape = (1, *input_shape)
     if transposed:
@@ -177,7 +190,8 @@ def explain(
     else:
         g, _ = conv_geometry(axes, input_shape, weight_shape, stride, padding, dilation, groups, padding_mode)
     here = settings.current()
-    name = backend or here.backend
+    name = here.backend if backend is None else backend
+    check_names(name, algorithm)
     notes = []
     refused: tuple[tuple[str, str], ...] = ()
     if backend is None:  # what the automatic choice of a backend passed over

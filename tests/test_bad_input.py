@@ -141,6 +141,40 @@ def test_not_an_int(backend: str, axes: int, name: str, value: Any) -> None:
         getattr(fc, f"conv_transpose{axes}d")(x, w, **{name: value})
 
 
+@pytest.mark.parametrize("name", ["stride", "padding", "dilation"])
+@pytest.mark.parametrize("value", [{1}, {1: 2}, b"\x01\x01"], ids=str)
+def test_no_sequence_of_ints(backend: str, axes: int, name: str, value: Any) -> None:
+    """Iterable, and made of ints, but in no order that a user could have meant."""
+    raises_everywhere(TypeError, (name,), axes, ones(1, 2, *[9] * axes), ones(2, 2, *[3] * axes), **{name: value})
+
+
+def test_groups_are_one_int(backend: str) -> None:
+    x, w = ones(1, 2, 9), ones(2, 2, 3)
+    raises_everywhere(TypeError, ("groups must be an int, got 1.0",), 1, x, w, groups=1.0)
+    raises_everywhere(ValueError, ("groups must be an int, got (1, 1)",), 1, x, w, groups=(1, 1))
+
+
+def test_padding_as_an_array(backend: str) -> None:
+    """As np.pad takes it; a bare pair is as ambiguous in 1-D as it is in a tuple."""
+    x, w = ones(1, 1, 5, 6), ones(1, 1, 3, 3)
+    pairs = ((1, 0), (2, 1))
+    np.testing.assert_array_equal(fc.conv2d(x, w, padding=np.array(pairs)), fc.conv2d(x, w, padding=pairs))
+    raises_everywhere(ValueError, ("ambiguous",), 1, ones(1, 1, 9), ones(1, 1, 3), padding=np.array([1, 2]))
+
+
+@pytest.mark.parametrize("value", [None, True, 1, "abc", {1, 2, 3}, {0: 1, 1: 1, 2: 1}, ([1, 2], 1, 1)], ids=str)
+def test_output_mask_that_is_none(backend: str, value: Any) -> None:
+    for call in (fc.conv1d_backward, fc.conv_transpose1d_backward):
+        with pytest.raises(TypeError, match="output_mask must hold three bools"):
+            call(ones(1, 1, 9), ones(1, 1, 9), ones(1, 1, 1), output_mask=value)
+
+
+@pytest.mark.parametrize("value", [2, "2", (2.0,), (True,)], ids=str)
+def test_bias_shape_that_is_none(backend: str, value: Any) -> None:
+    with pytest.raises(TypeError, match="bias_shape must be a sequence of ints"):
+        fc.conv1d_backward(ones(1, 2, 9), ones(1, 1, 9), ones(2, 1, 1), bias_shape=value)
+
+
 @pytest.mark.parametrize("value", ["constant", "", "Reflect", None, 0, ["zeros"]], ids=str)
 def test_padding_mode(backend: str, axes: int, value: Any) -> None:
     x, w = ones(1, 2, *[9] * axes), ones(2, 2, *[3] * axes)
@@ -318,6 +352,11 @@ def test_unknown_names(backend: str) -> None:
             call(backend="nonsense")
         with pytest.raises(ValueError, match="nonsense"):
             call(algorithm="nonsense")
+        for no_name in ("", 1, ["direct"]):
+            with pytest.raises(ValueError, match="unknown backend"):
+                call(backend=no_name)
+            with pytest.raises(ValueError, match="unknown algorithm"):
+                call(algorithm=no_name)
     with pytest.raises(ValueError, match="nonsense"):
         fc.use_backend("nonsense")
     assert fc.conv1d(x, w).shape == (1, 1, 2)
@@ -364,6 +403,17 @@ def test_a_copy_that_fits_no_memory(backend: str) -> None:
     view = np.broadcast_to(np.float32(1), (1, 1, 1 << 22, 1 << 22))
     with pytest.raises((MemoryError, ValueError)):
         fc.conv2d(view, ones(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("columns", [3, 16, 40])
+@pytest.mark.parametrize("less", [0, 1, 8, 16])
+def test_a_padded_image_whose_bytes_overflow(backend: str, columns: int, less: int) -> None:
+    """Counted in 64 bits, the workspace of some of these would be a few hundred bytes (once a crash)."""
+    x, w = ones(1, 1, 16, columns), ones(1, 1, 3, 3)
+    steps: dict[str, Any] = {"padding": ((1 << 31) - less, 1 << 31), "dilation": ((1 << 31) - less, 1 << 31)}
+    raises_everywhere(ValueError, ("channel(s) of", "can be handled"), 2, x, w, **steps)
+    with pytest.raises(ValueError, match="can be handled"):
+        fc.explain(x.shape, w.shape, **steps)
 
 
 def test_huge_steps_with_little_to_do(backend: str) -> None:

@@ -77,6 +77,7 @@ def test_python_m_fastconv_is_the_same() -> None:
         (["train"], "invalid choice: 'train'"),
         (["config", "--wrong"], "unrecognized arguments: --wrong"),
         (["equivariance", "--seeds", "0"], "argument --seeds: must be at least 1, got 0"),
+        (["equivariance", "--seeds", "1.5"], "argument --seeds: must be an integer, got '1.5'"),
         (["worked-example", "--x", "1", "two"], "argument --x: invalid float value: 'two'"),
         (["worked-example", "--backend", "fortran"], "argument --backend: invalid choice: 'fortran'"),
     ],

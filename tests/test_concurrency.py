@@ -42,7 +42,8 @@ def test_four_threads_at_once_are_all_right(kernels: Kernels) -> None:
                 for _ in range(rounds):
                     got = [conv(x, w, **case.arguments), *backward(y, x, w, **case.arguments)[:2]]
                     for a, b in zip(got, results, strict=True):
-                        np.testing.assert_array_equal(a, b.reshape(a.shape))
+                        # what the planner's inexact algorithms may err; a race would be off by whole integers
+                        np.testing.assert_allclose(a, b.reshape(a.shape), rtol=0, atol=1e-5 * np.abs(b).max())
         except BaseException as error:
             failures.append(error)
 

@@ -194,6 +194,9 @@ def test_explain_takes_the_calls_arguments() -> None:
     assert fc.explain((4, 9), (6, 2, 3), groups=2).geometry.N == 1
     assert fc.explain((2, 4, 9, 9), (6, 4, 3, 3), padding="same").geometry.y_shape == (2, 6, 9, 9)
     assert fc.explain((2, 4, 9), (6, 4, 3), dtype=np.float64).dtype == "float64"
+    assert fc.explain((2, 4, 9), (6, 4, 3), dtype=">f4") == fc.explain((2, 4, 9), (6, 4, 3))
+    as_array = fc.explain(np.array([2, 4, 9]), np.array([6, 4, 3]))  # type: ignore[arg-type]
+    assert all(type(size) is int for size in as_array.geometry.x_shape + as_array.geometry.w_shape)
     padded = fc.explain((2, 4, 9), (6, 4, 3), padding=1, padding_mode="circular")
     assert padded.workspace >= 4 * 2 * 4 * 11
     assert any("circular" in note for note in padded.notes)
@@ -207,13 +210,19 @@ def test_explain_answers_as_the_call_would() -> None:
         (((1, 2, 9), (3, 3, 3)), ValueError),
         (((1, 2, 9), (3, 2)), ValueError),
         (((1, 2, 9), (3, 2, 10)), ValueError),
+        (((1, 2, 9.0), (3, 2, 3)), TypeError),
+        (((1, 2, 9), (3, 2, 3.0)), TypeError),
+        ((9, (3, 2, 3)), TypeError),
     ):
         with pytest.raises(error):
-            fc.explain(*arguments)
+            fc.explain(*arguments)  # type: ignore[arg-type]
     for more, error in (
         ({"operation": "backward"}, ValueError),
         ({"dtype": "int32"}, TypeError),
         ({"dtype": "float16"}, TypeError),
+        ({"dtype": None}, TypeError),
+        ({"output_padding": 1}, ValueError),
+        ({"backend": ""}, ValueError),
         ({"stride": 1.5}, TypeError),
         ({"padding": "full"}, ValueError),
         ({"padding_mode": "mirror"}, ValueError),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import entry
-from ..geometry import PADDING_MODES, positive_ints
+from ..geometry import PADDING_MODES, pad_pairs, positive_ints
 from .initialisation import generator, uniform_fan_in
 from .module import Module, as_grad, as_input, float_dtype, no_forward
 
@@ -121,11 +121,7 @@ class _Conv(Module):
         self.kernel_size = positive_ints("kernel_size", kernel_size, self.axes)
         self.stride = positive_ints("stride", stride, self.axes)
         self.dilation = positive_ints("dilation", dilation, self.axes)
-        if isinstance(padding, str):
-            if padding not in ("same", "valid"):
-                raise ValueError(f"padding must be int(s), (before, after) pairs, 'same' or 'valid', got {padding!r}")
-            if padding == "same" and max(self.stride) > 1:
-                raise ValueError(f"padding='same' needs stride 1, got stride {self.stride}")
+        pad_pairs(padding, self.kernel_size, self.stride, self.dilation)  # for its errors: forward takes any form
         self.padding, self.padding_mode = padding, padding_mode
         kind, rng = float_dtype(dtype), generator(rng)
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)

@@ -297,6 +297,8 @@ class Module(ABC):
         missing or left over; the result names them. Raises ValueError that lists all that does not fit, TypeError for
         values that cannot be converted; nothing has been changed then.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"load_state_dict takes a mapping from names to arrays, got {type(state_dict).__name__}")
         own = dict(self._named_arrays())
         given = {name: _as_array(name, value) for name, value in state_dict.items()}
         result = LoadResult([k for k in own if k not in given], [k for k in given if k not in own])

@@ -121,8 +121,8 @@ class Optimizer(ABC):
         for name in ("lr", "momentum", "weight_decay", "eps"):
             if name in options and not options[name] >= 0:
                 raise ValueError(f"{name} must be at least 0, got {options[name]!r}")
-        if "betas" in options and not all(0 <= beta < 1 for beta in options["betas"]):
-            raise ValueError(f"betas must be at least 0 and less than 1, got {options['betas']!r}")
+        if "betas" in options and not (len(options["betas"]) == 2 and all(0 <= beta < 1 for beta in options["betas"])):
+            raise ValueError(f"betas must be two numbers, at least 0 and less than 1, got {options['betas']!r}")
         if options.get("nesterov") and (options["momentum"] <= 0 or options["dampening"] != 0):
             raise ValueError("nesterov needs a momentum and dampening 0")
 

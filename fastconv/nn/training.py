@@ -151,6 +151,11 @@ def fit(
     (50, True)
     """
     x, y = _examples(module, data, "data")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function, got {callback!r}")
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if trained.isdisjoint(id(p) for p in module.parameters()):
+        raise ValueError("the optimizer has no parameter of the module: nothing would be trained")
     if validation is not None and not isinstance(validation, Mapping):
         validation = {"validation": validation}
     run = _Run(
@@ -174,6 +179,8 @@ def fit(
         checkpoints.require_safetensors()
         if not run.checkpoint.parent.is_dir():
             raise ValueError(f"checkpoint={str(run.checkpoint)!r}: there is no folder {run.checkpoint.parent}")
+        if run.checkpoint.is_dir():
+            raise ValueError(f"checkpoint={str(run.checkpoint)!r} is a folder: give the path of a file")
     with _blas_threads(), run.random_masks():
         if resume and run.checkpoint is not None and run.checkpoint.exists():
             run.restore()

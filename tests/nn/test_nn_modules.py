@@ -104,6 +104,8 @@ def test_load_errors_change_nothing() -> None:
     state["3.1.weight"] = [["a"]]  # type: ignore[assignment]
     with pytest.raises(TypeError, match=r"3\.1\.weight"):
         module.load_state_dict(state, strict=False)
+    with pytest.raises(TypeError, match="mapping from names to arrays, got list"):
+        module.load_state_dict([1])  # type: ignore[arg-type]
     state["3.1.weight"] = np.zeros((5, 64))
     state["1.num_batches_tracked"] = np.array(1.5)
     with pytest.raises(TypeError, match="num_batches_tracked is float64"):

@@ -218,6 +218,8 @@ def test_errors() -> None:
         nn.SGD([p], momentum=0.9, dampening=0.1, nesterov=True)
     with pytest.raises(ValueError, match="betas"):
         nn.Adam([p], betas=(0.9, 1.0))
+    with pytest.raises(ValueError, match="betas must be two numbers"):
+        nn.Adam([p], betas=(0.9,))  # type: ignore[arg-type]
     state = nn.Adam([p]).state_dict()
     with pytest.raises(ValueError, match=r"\[1\].*\[2\]"):
         nn.Adam([p, q]).load_state_dict(state)

@@ -331,6 +331,9 @@ def test_errors(tmp_path: Any) -> None:
         (ValueError, "resume needs checkpoint=", (x, y), {"resume": True}),
         (ValueError, "checkpoint_every needs checkpoint=", (x, y), {"checkpoint_every": 3}),
         (ValueError, "no folder", (x, y), {"checkpoint": tmp_path / "absent" / "run.safetensors"}),
+        (ValueError, "is a folder", (x, y), {"checkpoint": tmp_path}),
+        (TypeError, "callback must be a function", (x, y), {"callback": 5}),
+        (ValueError, "nothing would be trained", (x, y), {"optimizer": nn.SGD(small().parameters())}),
     ]
     for kind, words, data, options in cases:
         with pytest.raises(kind, match=words):

@@ -102,9 +102,9 @@ def block_shapes(isa: Isa) -> list[tuple[int, int]]:
     than it takes to hide the latency of 2 x 4 multiply-adds.
     """
     if isa.registers >= 32:
-        columns = {1: (16, 8, 4, 1), 2: (12, 6, 2), 3: (8, 4, 1), 4: (6, 4, 2, 1), 5: (5, 4), 6: (4, 2), 8: (3, 2, 1)}
+        columns = {1: (16, 8, 4), 2: (12, 6), 3: (8, 4), 4: (6, 4, 2), 5: (5, 4), 6: (4, 2), 8: (3, 2, 1)}
     else:
-        columns = {1: (12, 8, 4, 1), 2: (6, 4, 2, 1), 3: (4, 2), 4: (3, 2, 1), 5: (2, 1), 6: (2, 1)}
+        columns = {1: (12, 8, 4), 2: (6, 4), 3: (4, 2), 4: (3, 2, 1), 6: (2, 1)}
     return [(rows, cols) for rows, many in columns.items() for cols in many]
 
 

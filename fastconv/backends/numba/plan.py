@@ -383,9 +383,10 @@ def gradient_plan(g: Geometry, item: int, threads: int, isa: Isa) -> Plan:
     layout = _Layout()
     slack = 2 * isa.vector_bytes + (h.span * values["pitch"] + w.span) * item
     layout.take(block_channels * values["channel_bytes"] + slack)
-    rows_of_grad = (run + highest) * values["grad_bytes"] + isa.vector_bytes
+    excess = w.span * item + 2 * isa.vector_bytes  # a row is written to its full pitch, and in whole vectors
+    rows_of_grad = (run + highest) * values["grad_bytes"] + excess
     values["grads_at"] = layout.take(max(rows_of_grad, (flat + 1) * position_bytes))
-    values["guard_at"] = layout.take((vectors + 1) * isa.vector_bytes)
+    values["guard_at"] = layout.take(vectors * isa.vector_bytes + excess)
     values["taps_at"] = layout.take((block_channels * window + widest) * 8)
     values["guards_at"] = layout.take(flat * 8 if lane_cols else 0)
     values["targets_at"] = layout.take(block_channels * window * position_bytes)

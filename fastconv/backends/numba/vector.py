@@ -64,6 +64,9 @@ class _Emit:
     def times(self, value: Any, amount: int) -> Any:
         return self.builder.mul(value, self.const(amount))
 
+    def smaller(self, a: Any, b: Any) -> Any:
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
+
     def word(self, address: Any) -> Any:
         """The int64 at an address."""
         return self.builder.load(self.builder.inttoptr(address, _I64.as_pointer()), align=8)
@@ -321,9 +324,17 @@ def correlate_block(
     return _signature(like, 12), _void(lambda emit, args: _switch(emit, "correlate", _correlate_body, args))
 
 
+_TAPS_AT_ONCE = 128
+
+
 def _correlate_body(emit: _Emit, rows: int, cols: int, guarded: bool, args: Sequence[Any]) -> None:
+    """The sums of 128 taps at a time are in registers, their totals in memory.
+
+    One float32 sum over 4608 taps (resnet_7) had 9 times torch's largest error; for 128 the totals cost 2%.
+    """
     source, offsets, guards, weights, weight_stride, taps, bias, out, out_stride, segments, pieces = args
     builder = emit.builder
+    space = builder.ptrtoint(cgutils.alloca_once(builder, emit.vector, size=rows * cols), _I64)
     starts = [emit.broadcast(emit.plus(bias, i * emit.element_bytes)) for i in range(rows)]
     sums = emit.variables(rows * cols, lambda number: starts[number // cols])
     row_of = [weights]
@@ -340,7 +351,7 @@ def _correlate_body(emit: _Emit, rows: int, cols: int, guarded: bool, args: Sequ
         total = emit.fma(weight, vector, before)
         builder.store(builder.select(keep, total, before) if guarded else total, slot)
 
-    with emit.loop(taps) as t:
+    def tap(t: Any) -> None:
         column = emit.times(t, emit.element_bytes)
         keep = [emit.is_nonzero(load(guards, t, v)) if guarded else None for v in range(cols)]
         if cols < rows:  # the shorter side of the block stays in registers, the longer one streams by
@@ -355,15 +366,39 @@ def _correlate_body(emit: _Emit, rows: int, cols: int, guarded: bool, args: Sequ
                 vector = load(offsets, t, v)
                 for i in range(rows):
                     add(i, v, weight_of[i], vector, keep[v])
+
+    def place_of(number: int) -> Any:
+        return emit.plus(space, number * emit.vector_bytes)
+
+    # [v][i]: the stores below go through one v after the other
+    first_taps = emit.smaller(taps, emit.const(_TAPS_AT_ONCE))
+    with emit.loop(first_taps) as t:
+        tap(t)
     for v in range(cols):
-        first = emit.word(emit.plus(segments, v * 8))
-        count = builder.sub(emit.word(emit.plus(segments, v * 8 + 8)), first)
-        with emit.loop(count) as number:
+        for i in range(rows):
+            emit.store(builder.load(sums[i * cols + v]), place_of(v * rows + i))
+    more = builder.sdiv(emit.plus(builder.sub(taps, first_taps), _TAPS_AT_ONCE - 1), emit.const(_TAPS_AT_ONCE))
+    with emit.loop(more) as number:
+        for slot in sums:
+            builder.store(emit.zero(), slot)
+        start = emit.times(emit.plus(number, 1), _TAPS_AT_ONCE)
+        with emit.loop(emit.smaller(builder.sub(taps, start), emit.const(_TAPS_AT_ONCE))) as t:
+            tap(builder.add(start, t))
+        for v in range(cols):
+            for i in range(rows):
+                place = place_of(v * rows + i)
+                emit.store(builder.fadd(emit.load(place), builder.load(sums[i * cols + v])), place)
+
+    with emit.loop(emit.const(cols)) as v:
+        segment = builder.add(segments, emit.times(v, 8))
+        totals = builder.add(space, emit.times(v, rows * emit.vector_bytes))
+        first = emit.word(segment)
+        with emit.loop(builder.sub(emit.word(emit.plus(segment, 8)), first)) as number:
             piece = emit.plus(pieces, emit.times(builder.add(first, number), 16))
             place = builder.add(out, emit.word(piece))
             mask = emit.mask(emit.word(emit.plus(piece, 8)))
             for i in range(rows):
-                emit.store_most(builder.load(sums[i * cols + v]), place, mask)
+                emit.store_most(emit.load(emit.plus(totals, i * emit.vector_bytes)), place, mask)
                 place = builder.add(place, out_stride)
 
 
