@@ -254,7 +254,8 @@ def run(
     Raises
     ------
     ValueError
-        Where `resume` finds runs with other settings, and as :func:`fastconv.experiments.data.load`.
+        Where `jobs` is below 1, where `resume` finds runs with other settings, and as
+        :func:`fastconv.experiments.data.load`.
     KeyboardInterrupt
         Ctrl-C, with what to do to go on as its message.
 
@@ -268,6 +269,8 @@ def run(
     """
     import joblib
 
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
     out = Path(out)
     folder = out / "runs"
     with settings.use_backend(config.backend) if config.backend else contextlib.nullcontext():

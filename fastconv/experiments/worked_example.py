@@ -84,7 +84,7 @@ def compute(
     Raises
     ------
     ValueError
-        Where the lengths do not fit each other, or a number is not finite.
+        Where the lengths do not fit each other, or a number (a loss, too) is not finite.
 
     Examples
     --------
@@ -124,7 +124,11 @@ def compute(
         return fc.conv1d(image, weight, bias[None] if bias.size > 1 else bias, **how)[0, 0]
 
     def half_squares(error: np.ndarray) -> float:
-        return 0.5 * float(np.sum(error**2))
+        with np.errstate(over="ignore"):
+            value = 0.5 * float(np.sum(error**2))
+        if not np.isfinite(value):
+            raise ValueError("the loss is too large to be written down: take smaller numbers")
+        return value
 
     prediction = predict(kernel, B)
     grad_output = prediction - Y
@@ -519,9 +523,11 @@ class _Derivation:
         e, m = self.e, self.m
         if e.loss_after == e.loss:
             return f"The same input again: the loss stays at {m.math(m.number(e.loss))}."
-        moved = "falls" if e.loss_after < e.loss else "rises: the learning rate is too large,"
         before, after = m.math(m.number(e.loss)), m.math(m.number(e.loss_after))
-        return f"The same input again: the loss {moved} from {before} to {after}."
+        if e.loss_after < e.loss:
+            return f"The same input again: the loss falls from {before} to {after}."
+        why = "the learning rate is negative" if e.lr < 0 else "the learning rate is too large"
+        return f"The same input again: the loss rises from {before} to {after}; {why}."
 
 
 def _chain(*links: str) -> list[str]:

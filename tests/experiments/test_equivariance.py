@@ -178,6 +178,13 @@ def test_a_config_that_makes_no_sense_is_refused(arguments: dict[str, Any]) -> N
         Config(**arguments)
 
 
+@pytest.mark.parametrize("jobs", [0, -1])
+def test_jobs_are_at_least_one(tmp_path: Path, jobs: int) -> None:
+    with pytest.raises(ValueError, match="jobs must be at least 1"):
+        run(Config(**SMALL), tmp_path / "out", jobs=jobs)
+    assert not (tmp_path / "out").exists()
+
+
 # ---- going on
 
 

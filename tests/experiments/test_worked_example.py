@@ -180,3 +180,15 @@ def test_what_does_not_fit_is_refused(case: dict[str, Any], message: str) -> Non
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(ValueError, match="format must be one of text, markdown, latex"):
         render(compute(), "html")
+
+
+def test_what_the_update_did_is_said() -> None:
+    assert "the loss falls from 200 to 61.064." in render(compute())
+    assert "the loss rises from 200 to 39925160; the learning rate is too large." in render(compute(lr=10))
+    assert "; the learning rate is negative." in render(compute(lr=-0.01))
+
+
+@pytest.mark.parametrize("numbers", [{"x": [1e200] * 4}, {"x": [1e308] * 4, "w": [1e308] * 3}, {"lr": 1e300}], ids=str)
+def test_a_loss_beyond_the_numbers_is_refused(numbers: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="smaller numbers"):
+        compute(**numbers)
