@@ -8,22 +8,24 @@
  * Dilation d makes d * d interleaved convolutions of it: the six inputs and four outputs of a tile then lie d apart.
  *
  * Channels are in the lanes. v (inputs), u (weights) and m (products) are
- *     v [f][chunk of LANES in-channels][tile][LANES]     u [f][in-channel][BLOCK]     m [f][tile][BLOCK]
- * with BLOCK = 2 * LANES out-channels, and each f set off by a vector more, as a distance of 4 KB would collide in level 1.
- * Planes are turned to channels-in-lanes six rows by four columns at a time on their way into the column transform, and back
- * after the last row transform, so no transposed image exists. Two orders of work:
- *   many tiles   all weights are transformed once; an item is a block of some 28 to 64 tiles and one group, carried through
+ *     v [row of up to 14 tiles][chunk of LANES in-channels][f][tile][LANES]
+ *     u [slab of 8 in-channels][f][in-channel][BLOCK]     m [f][tile][BLOCK]
+ * with BLOCK = 2 * LANES out-channels: all 36 f of a tile lie within a few pages, as a store that goes to one of more than 16
+ * pages waits for the address translation. Planes are turned to channels-in-lanes some tiles of a row at a time on their way into
+ * the transform, and back after the last one, so no transposed image exists. Two orders of work:
+ *   many tiles   all weights are transformed once; an item is a block of some 28 to 56 tiles and one group, carried through
  *                all steps while it is in level 2
  *   few tiles    all inputs are transformed once; an item is a block of out-channels, whose weights are transformed, some
  *                in-channels at a time, just before they are used: they are read and written once
  *
- * NaN and infinity would spread over a tile, and large numbers may overflow on the way. Each of these leaves something that
- * is not finite in an output that is stored, as every entry of A^T, B^T, G that could carry it is not 0 times anything
- * that is dropped; so the products' outputs are watched (one multiply-add a vector of output), and where one is not finite the
- * whole call is done again by direct summation.
+ * NaN and infinity would spread over a tile, and large numbers may overflow on the way. Either leaves NaN or infinity in each
+ * stored output that depends on it (its coefficients there are not 0, and what is not finite stays so), and may do so in
+ * others. So the outputs are watched before the bias is added, one multiply-add a vector, too little to be measured (below
+ * 2% of a call); where one is not finite the whole call is done again by direct summation, which then takes 1.5 to 2 times
+ * what direct summation alone would.
  *
- * Workspace: that of the direct summation, or  u or v, and for each worker v or u, m, one row of tiles half transformed,
- * and one block of outputs before it is turned: whichever is more. */
+ * Workspace: that of the direct summation, or  u or v, and for each worker v or u, m, a few half transformed tiles, and one
+ * block of outputs before it is turned: whichever is more. */
 #ifndef FC_WINOGRAD_H
 #define FC_WINOGRAD_H
 

@@ -858,6 +858,7 @@ def conv_transpose1d_backward(
     """The gradients of :func:`conv_transpose1d`: (grad_input, grad_weight, grad_bias), None where masked out.
 
     Arguments as there, with `grad_output` of the output's shape and `output_mask` as in :func:`conv1d_backward`.
+    `grad_bias` is that of a tied bias; an untied one's is ``grad_output.sum(axis=0)``.
 
     Examples
     --------

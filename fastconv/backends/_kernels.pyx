@@ -10,7 +10,6 @@ function of the same name in functional. Nothing is decided twice: what is not p
 cimport cython
 cimport numpy as cnp
 from cpython.contextvars cimport PyContextVar_Get
-from cpython.exc cimport PyErr_NoMemory
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
@@ -224,7 +223,7 @@ def run(name, int operation, geometry, cnp.ndarray x, cnp.ndarray w, cnp.ndarray
         call.bias_per_position = cnp.PyArray_NDIM(<cnp.ndarray>bias) == 3
     call.threads = threads
     call.keep_denormals = strict
-    execute(a, &call)
+    execute(a, &call, a.workspace(&call.geometry, threads))
 
 
 # ---- for fastconv.bench.limits
@@ -275,14 +274,14 @@ cdef inline double macs(const fc_geometry *g) noexcept nogil:
     return <double>g.N * g.K * g.P * g.Q * (g.C // g.groups) * g.R * g.S
 
 
-cdef int execute(const fc_algorithm *a, fc_call *call) except -1:
-    cdef size_t size = a.workspace(&call.geometry, call.threads)
+cdef int execute(const fc_algorithm *a, fc_call *call, size_t size) except -1:
+    """Runs `a` with its `size` bytes of workspace."""
     cdef void *block = NULL
     call.workspace = NULL
     if size:
         block = PyMem_RawMalloc(size + 63)
         if block == NULL:
-            PyErr_NoMemory()
+            raise MemoryError(f"{a.name.decode()} needs {size:,} bytes of workspace")
         call.workspace = <void *>((<uintptr_t>block + 63) & ~<uintptr_t>63)
     if macs(&call.geometry) > GIL_MACS:
         with nogil:
@@ -431,12 +430,18 @@ cdef bint one(int operation, fc_call *call, int dtype) except -1:
                                         &call.geometry, call.threads, call.keep_denormals)
     if a == NULL:
         return False
-    execute(a, call)
+    cdef size_t size = a.workspace(&call.geometry, call.threads)
+    if size > COMMON_BYTES:
+        return False
+    execute(a, call, size)
     return True
 
 
 cdef inline bint small_enough(const fc_geometry *g) noexcept:
-    return (<double>g.N * g.K * g.P * g.Q * 8 <= COMMON_BYTES and <double>g.N * g.C * g.H * g.W * 8 <= COMMON_BYTES)
+    """Whether results, and the padded planes that a kernel may hold, stay where no size can overflow."""
+    cdef double padded = <double>(g.H + 2 * g.pad_h) * (g.W + 2 * g.pad_w)
+    return (<double>g.N * g.K * g.P * g.Q * 8 <= COMMON_BYTES and <double>g.N * g.C * g.H * g.W * 8 <= COMMON_BYTES
+            and padded * max(g.C, g.K) * 8 <= COMMON_BYTES)
 
 
 cdef object forward(int axes, object input, object weight, object bias, object stride, object padding, object dilation,

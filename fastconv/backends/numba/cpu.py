@@ -108,4 +108,9 @@ def block_shapes(isa: Isa) -> list[tuple[int, int]]:
     return [(rows, cols) for rows, many in columns.items() for cols in many]
 
 
+def channel_shapes(isa: Isa) -> list[tuple[int, int]]:
+    """The blocks that backward_weight has with output channels in the lanes: source channels x vectors of those."""
+    return [(8, 3), (8, 1), (4, 4), (1, 8)] if isa.registers >= 32 else [(6, 2), (4, 3), (4, 1), (1, 8)]
+
+
 GUARDED_SHAPE = (1, 4)  # for the calls whose weights or inputs hold inf or NaN

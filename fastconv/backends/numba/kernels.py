@@ -20,7 +20,7 @@ run of positions stays in L1 while the target channels pass over it.
 `gradient`: backward_weight. x is packed the same way, the output's gradient into rows of the same flat axis with zeros
 in the gaps; then gw[k][c, r, s] is the dot product of row k with x shifted by the tap's offset. Loop order: block of
 source channels, tile, chunk of vectors (so that rows of both stay in L1), rows channels, cols taps. Where there are few
-positions, `gradient_by_channels` does the sums the other way round.
+positions, the output channels are in the lanes instead.
 
 Both get one address space of scratch, laid out by :mod:`.plan`, allocate nothing and raise nothing.
 """
@@ -34,6 +34,7 @@ from .plan import BY_CHANNELS, BY_GROUPS
 from .vector import (
     address,
     all_finite,
+    channel_block,
     correlate_block,
     fill_with,
     flush_denormals,
@@ -438,7 +439,7 @@ def transpose_grad(
     flat: int,
     p: Any,
 ) -> None:
-    """The output's gradient as [position][k], zero in the gaps, and the tables of :func:`gradient_by_channels`."""
+    """The output's gradient as [position][k], zero in the gaps, and the tables of the blocks that take it as their source."""
     item, count = grad.itemsize, lanes(grad)
     _, all_channels, height, width = grad.shape
     for position in range(flat):
@@ -451,40 +452,6 @@ def transpose_grad(
             begin = address(grad) + ((image * all_channels + channel_from) * height + row) * width * item
             place = base + p.grads_at + (image * image_flat + row * p.pitch) * p.position_bytes
             transpose(grad, place, p.position_bytes, begin, height * width * item, k_count, width)
-
-
-def gradient_by_channels(
-    source: Any, scratch: Any, out: int, base: int, tap_word: int, k_count: int, c_count: int, flat: int, p: Any
-) -> None:
-    """backward_weight of a packed tile that holds all positions, with the output channels in the lanes.
-
-    Where positions are few, summing the lanes of a vector costs more than its products. So here the output's gradient
-    is what the source is in forward, a vector of k for every position, and a row of x has the part of the weights: the
-    sum over positions is [c, r, s][k], to be transposed at the end, to `out`.
-    """
-    item, count = source.itemsize, lanes(source)
-    window = p.R * p.S
-    for v in range(0, (k_count + count - 1) // count, p.lane_cols):
-        for number in range((c_count + p.lane_rows - 1) // p.lane_rows):
-            c = min(number * p.lane_rows, c_count - p.lane_rows)
-            for tap in range(window):
-                correlate_block(
-                    source,
-                    p.lane_shape,
-                    base + p.grads_at + v * count * item,
-                    base + p.guards_at,
-                    0,
-                    base + c * p.channel_bytes + scratch[tap_word + tap],
-                    p.channel_bytes,
-                    flat,
-                    base + p.zeros_at,
-                    base + p.targets_at + (c * window + tap) * p.position_bytes + v * count * item,
-                    window * p.position_bytes,
-                    base + p.segments_at,
-                    base + p.pieces_at,
-                )
-    channels_bytes = p.source_channels * window * item
-    transpose(source, out, channels_bytes, base + p.targets_at, p.position_bytes, c_count * window, k_count)
 
 
 def _gradient(
@@ -550,12 +517,43 @@ def _gradient(
                     fill = vectors * count + p.span_h * p.pitch + p.span_w
                     shape_of_tile = (images, rows, row_from, column_from, fill)
                     pack(source, image_from, group * channels + c_from, c_count, shape_of_tile, p, tables, packed, 0)
-                    if p.lane_cols > 0 and not guarded:  # and so there is one tile
-                        k_all = group * outputs + k_low
+                    if p.lane_cols > 0 and not guarded:
+                        # Few positions, all in this tile: summing the lanes of a vector would cost more than its
+                        # products. So the output's gradient is what the source is in forward, a vector of k for every
+                        # position, and a row of x has the part of the weights: the sum over positions is
+                        # [c, r, s][k], to be transposed at the end.
+                        k_all, k_count = group * outputs + k_low, k_high - k_low
                         if c_from == 0:
-                            transpose_grad(grad, scratch, base, word, k_all, k_high - k_low, image_flat, flat, p)
-                        place = address(out) + (k_all * channels + c_from) * window * item
-                        gradient_by_channels(source, scratch, place, base, tap_word, k_high - k_low, c_count, flat, p)
+                            transpose_grad(grad, scratch, base, word, k_all, k_count, image_flat, flat, p)
+                        for v in range(0, (k_count + count - 1) // count, p.lane_cols):
+                            for number in range((c_count + p.lane_rows - 1) // p.lane_rows):
+                                c = min(number * p.lane_rows, c_count - p.lane_rows)
+                                for tap in range(window):
+                                    row = (c * window + tap) * p.position_bytes
+                                    channel_block(
+                                        source,
+                                        p.lane_shape,
+                                        grads + v * count * item,
+                                        base + p.guards_at,
+                                        0,
+                                        packed + c * p.channel_bytes + scratch[tap_word + tap],
+                                        p.channel_bytes,
+                                        flat,
+                                        base + p.zeros_at,
+                                        base + p.targets_at + row + v * count * item,
+                                        window * p.position_bytes,
+                                        base + p.segments_at,
+                                        base + p.pieces_at,
+                                    )
+                        transpose(
+                            source,
+                            address(out) + (k_all * channels + c_from) * window * item,
+                            channels * window * item,
+                            base + p.targets_at,
+                            p.position_bytes,
+                            c_count * window,
+                            k_count,
+                        )
                         continue
                     for k_from in range(k_low, k_high, p.run_channels):
                         k_here = min(p.run_channels, k_high - k_from)
@@ -605,6 +603,5 @@ def _gradient(
 BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"correlate": _correlate, "gradient": _gradient}
 
 HELPERS = (  # callees first
-    *("clip", "first_tap", "list_taps", "flip_weights", "plain_pieces", "draw_pieces", "pack"),
-    *("transpose_grad", "gradient_by_channels"),
+    *("clip", "first_tap", "list_taps", "flip_weights", "plain_pieces", "draw_pieces", "pack", "transpose_grad"),
 )

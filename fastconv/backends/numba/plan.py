@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ...geometry import Geometry
-from .cpu import GUARDED_SHAPE, Isa, block_shapes
+from .cpu import GUARDED_SHAPE, Isa, block_shapes, channel_shapes
 
 _FIELDS = (
     # the map: see kernels
@@ -168,7 +169,7 @@ class _Columns(NamedTuple):
 
 
 def _choose_block(
-    isa: Isa, row_total: int, col_total: int, depth: int, store: float, columns: _Columns
+    shapes: Sequence[tuple[int, int]], row_total: int, col_total: int, depth: int, store: float, columns: _Columns
 ) -> tuple[int, float]:
     """The number of the register block that covers rows x columns in the fewest cycles, and these.
 
@@ -176,7 +177,7 @@ def _choose_block(
     loop takes two multiply-adds or two loads a cycle, but no less than the 4 cycles of a multiply-add.
     """
     best, choice = float("inf"), 0
-    for number, (rows, cols) in enumerate(block_shapes(isa)):
+    for number, (rows, cols) in enumerate(shapes):
         if rows > row_total:
             continue
         calls = -(-row_total // rows) * -(-col_total // cols)
@@ -254,7 +255,7 @@ def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Is
     least = outputs // splits
     runs_read = channels * len(h.phases) * len(w.phases) * (1 + h.span)
     columns = _Columns(runs_read * isa.vector_bytes, max(1, g.S // w.target_step))
-    shape, _ = _choose_block(isa, least, vectors, per_phase, 2.0, columns)
+    shape, _ = _choose_block(block_shapes(isa), least, vectors, per_phase, 2.0, columns)
     rows, cols = block_shapes(isa)[shape]
     most = -(-outputs // splits)
     run, target_bytes = most, 0
@@ -339,7 +340,7 @@ def gradient_plan(g: Geometry, item: int, threads: int, isa: Isa) -> Plan:
     k_least = outputs // shares if split == BY_CHANNELS else outputs
     k_most = -(-outputs // shares) if split == BY_CHANNELS else outputs
     columns = _Columns(block_channels * phases * chunk * isa.vector_bytes, window)
-    shape, cost = _choose_block(isa, k_least, channels * window, chunk, 4.0, columns)
+    shape, cost = _choose_block(block_shapes(isa), k_least, channels * window, chunk, 4.0, columns)
     cost *= -(-vectors // chunk) * values["tiles"]
 
     # or output channels in the lanes, where one tile holds all positions
@@ -348,10 +349,12 @@ def gradient_plan(g: Geometry, item: int, threads: int, isa: Isa) -> Plan:
     if values["tiles"] == 1:
         c_least = channels - (-(-channels // block_channels) - 1) * block_channels
         k_vectors = -(-k_most // lanes)
-        lane_shape, lane_cost = _choose_block(isa, c_least, k_vectors, flat, 2.0, _Columns(flat * isa.vector_bytes))
+        lane_shape, lane_cost = _choose_block(
+            channel_shapes(isa), c_least, k_vectors, flat, 2.0, _Columns(flat * isa.vector_bytes)
+        )
         lane_cost *= window * channels / c_least
         if lane_cost + channels * window * k_most / 2 < cost:
-            lane_rows, lane_cols = block_shapes(isa)[lane_shape]
+            lane_rows, lane_cols = channel_shapes(isa)[lane_shape]
             position_bytes = _up(k_vectors, lane_cols) * isa.vector_bytes
             position_bytes += (
                 64 if position_bytes % 128 == 0 else 0

@@ -22,7 +22,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .cpu import GUARDED_SHAPE, ISAS, Isa, architecture, block_shapes
+from .cpu import GUARDED_SHAPE, ISAS, Isa, architecture, block_shapes, channel_shapes
 
 target: Isa = ISAS[-1]
 
@@ -66,6 +66,9 @@ class _Emit:
 
     def smaller(self, a: Any, b: Any) -> Any:
         return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
+
+    def larger(self, a: Any, b: Any) -> Any:
+        return self.builder.select(self.builder.icmp_signed(">", a, b), a, b)
 
     def word(self, address: Any) -> Any:
         """The int64 at an address."""
@@ -234,30 +237,29 @@ def _signature(like: Any, integers: int) -> Any:
     return types.void(like, *(types.intp,) * integers)
 
 
-def _switch(
-    emit: _Emit, name: str, body: Callable[[_Emit, int, int, bool, Sequence[Any]], None], args: Sequence[Any]
-) -> None:
-    """Call the block of shape number args[0] on the other arguments; emits the blocks where the module has none yet.
+Shapes = Sequence[tuple[int, int]]
+_Body = Callable[[_Emit, int, int, bool, Sequence[Any]], None]
 
-    The number after the last shape is the guarded block of shape :data:`GUARDED_SHAPE`.
+
+def _switch(emit: _Emit, name: str, shapes: Shapes, body: _Body, args: Sequence[Any]) -> None:
+    """Call the block of shape number args[0] on the other arguments; emits the blocks.
+
+    The number after the last shape is the guarded block, of shape :data:`GUARDED_SHAPE`.
     """
     builder = emit.builder
     after = builder.append_basic_block(f"{name}.after")
     switch = builder.switch(args[0], after)
-    shapes = block_shapes(target)
     for number, (rows, cols) in enumerate([*shapes, GUARDED_SHAPE]):
         guarded = number == len(shapes)
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * (len(args) - 1))
         full_name = f"fastconv.{name}.{rows}x{cols}{'.guarded' * guarded}.{emit.suffix}"
-        function = builder.module.globals.get(full_name)
-        if function is None:
-            kind = ir.FunctionType(ir.VoidType(), [_I64] * (len(args) - 1))
-            function = ir.Function(builder.module, kind, full_name)
-            function.linkage = "internal"
-            function.attributes.add("noinline")
-            function.attributes.add("nounwind")
-            inner = ir.IRBuilder(function.append_basic_block("entry"))
-            body(emit.at(inner), rows, cols, guarded, function.args)
-            inner.ret_void()
+        function = ir.Function(builder.module, kind, full_name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        function.attributes.add("nounwind")
+        inner = ir.IRBuilder(function.append_basic_block("entry"))
+        body(emit.at(inner), rows, cols, guarded, function.args)
+        inner.ret_void()
         block = builder.append_basic_block(f"{name}.{number}")
         switch.add_case(number, block)
         builder.position_at_end(block)
@@ -290,38 +292,46 @@ def lanes(typingctx: Any, like: Any) -> Any:
     return types.intp(like), codegen
 
 
-@intrinsic
-def correlate_block(
-    typingctx: Any,
-    like: Any,
-    shape: Any,
-    source: Any,
-    offsets: Any,
-    guards: Any,
-    weights: Any,
-    weight_stride: Any,
-    taps: Any,
-    bias: Any,
-    out: Any,
-    out_stride: Any,
-    segments: Any,
-    pieces: Any,
-) -> Any:
-    """rows output channels x cols vectors of positions, summed over taps in registers, then stored piece by piece.
+def _correlate_intrinsic(name: str, shapes: Callable[[Isa], Shapes]) -> Any:
+    def block(
+        typingctx: Any,
+        like: Any,
+        shape: Any,
+        source: Any,
+        offsets: Any,
+        guards: Any,
+        weights: Any,
+        weight_stride: Any,
+        taps: Any,
+        bias: Any,
+        out: Any,
+        out_stride: Any,
+        segments: Any,
+        pieces: Any,
+    ) -> Any:
+        """rows output channels x cols vectors of positions, summed over taps in registers, then stored piece by piece.
 
-    ::
+        ::
 
-        sum[i][v] = bias[i] + over t < taps of weights[i*weight_stride + t] * source[v*L + offsets[t] ...]
+            sum[i][v] = bias[i] + over t < taps of weights[i*weight_stride + t] * source[v*L + offsets[t] ...]
 
-    with `weight_stride`, `out_stride` and every offset in bytes. Vector v is stored in the pieces
-    [segments[v], segments[v+1]): a piece is (byte offset from `out`, lane mask), and the mask's lanes go to out +
-    offset + lane. That is how a run of positions across rows with gaps lands in a dense output.
+        with `weight_stride`, `out_stride` and every offset in bytes. Vector v is stored in the pieces
+        [segments[v], segments[v+1]): a piece is (byte offset from `out`, lane mask), and the mask's lanes go to out +
+        offset + lane. That is how a run of positions across rows with gaps lands in a dense output.
 
-    The guarded block reads `guards` too, for each tap the offset of a plane that is non-zero where the source has an
-    element, and leaves out the terms that have none. Elsewhere they are added as weight times 0, which would be NaN
-    where a weight is not finite.
-    """
-    return _signature(like, 12), _void(lambda emit, args: _switch(emit, "correlate", _correlate_body, args))
+        The guarded block reads `guards` too, for each tap the offset of a plane that is non-zero where the source has an
+        element, and leaves out the terms that have none. Elsewhere they are added as weight times 0, which would be NaN
+        where a weight is not finite.
+        """
+        return _signature(like, 12), _void(
+            lambda emit, args: _switch(emit, name, shapes(target), _correlate_body, args)
+        )
+
+    return intrinsic(block)
+
+
+correlate_block = _correlate_intrinsic("correlate", block_shapes)
+channel_block = _correlate_intrinsic("channels", channel_shapes)
 
 
 _TAPS_AT_ONCE = 128
@@ -367,27 +377,25 @@ def _correlate_body(emit: _Emit, rows: int, cols: int, guarded: bool, args: Sequ
                 for i in range(rows):
                     add(i, v, weight_of[i], vector, keep[v])
 
-    def place_of(number: int) -> Any:
-        return emit.plus(space, number * emit.vector_bytes)
-
-    # [v][i]: the stores below go through one v after the other
-    first_taps = emit.smaller(taps, emit.const(_TAPS_AT_ONCE))
-    with emit.loop(first_taps) as t:
-        tap(t)
-    for v in range(cols):
-        for i in range(rows):
-            emit.store(builder.load(sums[i * cols + v]), place_of(v * rows + i))
-    more = builder.sdiv(emit.plus(builder.sub(taps, first_taps), _TAPS_AT_ONCE - 1), emit.const(_TAPS_AT_ONCE))
-    with emit.loop(more) as number:
-        for slot in sums:
-            builder.store(emit.zero(), slot)
-        start = emit.times(emit.plus(number, 1), _TAPS_AT_ONCE)
+    places = [[emit.plus(space, (v * rows + i) * emit.vector_bytes) for v in range(cols)] for i in range(rows)]
+    more = builder.sdiv(emit.plus(taps, _TAPS_AT_ONCE - 1), emit.const(_TAPS_AT_ONCE))
+    with emit.loop(emit.larger(more, emit.const(1))) as number:
+        start = emit.times(number, _TAPS_AT_ONCE)
         with emit.loop(emit.smaller(builder.sub(taps, start), emit.const(_TAPS_AT_ONCE))) as t:
             tap(builder.add(start, t))
-        for v in range(cols):
-            for i in range(rows):
-                place = place_of(v * rows + i)
-                emit.store(builder.fadd(emit.load(place), builder.load(sums[i * cols + v])), place)
+        again = builder.icmp_signed(">", number, emit.const(0))
+        with builder.if_else(again) as (then, otherwise):
+            with then:
+                for i in range(rows):
+                    for v in range(cols):
+                        total = builder.fadd(emit.load(places[i][v]), builder.load(sums[i * cols + v]))
+                        emit.store(total, places[i][v])
+            with otherwise:
+                for i in range(rows):
+                    for v in range(cols):
+                        emit.store(builder.load(sums[i * cols + v]), places[i][v])
+        for slot in sums:
+            builder.store(emit.zero(), slot)
 
     with emit.loop(emit.const(cols)) as v:
         segment = builder.add(segments, emit.times(v, 8))
@@ -427,7 +435,9 @@ def gradient_block(
     for i < `rows_wanted`, j < `cols_wanted`; strides and offsets in bytes. What lies beyond is computed from whatever
     is there (so it has to be readable) and dropped. The guarded block leaves out the positions f where `guard` is zero.
     """
-    return _signature(like, 11), _void(lambda emit, args: _switch(emit, "gradient", _gradient_body, args))
+    return _signature(like, 11), _void(
+        lambda emit, args: _switch(emit, "gradient", block_shapes(target), _gradient_body, args)
+    )
 
 
 def _gradient_body(emit: _Emit, rows: int, cols: int, guarded: bool, args: Sequence[Any]) -> None:
