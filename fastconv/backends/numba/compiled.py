@@ -69,6 +69,9 @@ def _signature(name: str, dtype: np.dtype[Any]) -> Any:
     return types.int64(inputs, inputs, output, *tail)
 
 
+_OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+
+
 def _compile(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
     function = kernels.BUILDERS[name](_fingerprint(isa))
     signature = _signature(name, dtype)
@@ -76,13 +79,12 @@ def _compile(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
     # Fresh callees, as their code depends on the target too. They are global names of the kernels, not free variables,
     # since Numba's cache would take a new function object in a closure for new code.
     for helper in kernels.HELPERS:
-        function_of = getattr(kernels, helper)
-        setattr(
-            kernels, helper, numba.njit(nogil=True, error_model="numpy")(getattr(function_of, "py_func", function_of))
-        )
+        plain = getattr(kernels, helper)
+        plain = getattr(plain, "py_func", plain)
+        setattr(kernels, helper, numba.njit(**_OPTIONS, no_cpython_wrapper=True)(plain))
     for attempt in range(2):
         try:
-            cached = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+            cached = numba.njit(**_OPTIONS, cache=True)(function)
             folder = cached.stats.cache_path
             with _locked(folder):
                 if attempt:
@@ -95,10 +97,10 @@ def _compile(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
         except Exception as error:  # no folder, a full disk, a damaged file: whatever reading and unpickling may raise
             failure = error
     _warn(failure)
-    plain = numba.njit(nogil=True, error_model="numpy")(function)
-    plain.compile(signature)
-    plain.disable_compile()
-    return plain
+    uncached = numba.njit(**_OPTIONS)(function)
+    uncached.compile(signature)
+    uncached.disable_compile()
+    return uncached
 
 
 def _remove(name: str, folder: str) -> None:

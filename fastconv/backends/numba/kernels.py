@@ -439,7 +439,7 @@ def transpose_grad(
     flat: int,
     p: Any,
 ) -> None:
-    """The output's gradient as [position][k], zero in the gaps, and the tables of the blocks that take it as their source."""
+    """The output's gradient as [position][k], zero in the gaps, and the tables of the blocks that read it."""
     item, count = grad.itemsize, lanes(grad)
     _, all_channels, height, width = grad.shape
     for position in range(flat):
