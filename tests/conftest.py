@@ -54,6 +54,14 @@ def _in_use(kernels: Kernels) -> Iterator[Kernels]:
         module.use_isa(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def away_from_the_source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """``python -c`` looks in the current folder first: processes that tests start must find the installed package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("away"))
+        yield
+
+
 @pytest.fixture(params=ALL_KERNELS, ids=str)
 def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
     """Every backend and ISA in turn, in use while the test runs."""
