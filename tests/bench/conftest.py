@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+import fastconv as fc
+from fastconv import settings
 from fastconv.bench.cases import Arrays, Row, exact
 from fastconv.bench.contenders import Contender, Prepared, Terms
 
@@ -27,6 +29,15 @@ class FakeClock:
     def spend(self, wall: float, cpu: float | None = None) -> None:
         self.now += wall
         self.used += wall if cpu is None else cpu
+
+
+@pytest.fixture(autouse=True)
+def settings_as_before() -> Iterator[None]:
+    """A benchmark sets backend and threads for the whole process: other tests must not see that."""
+    before = settings.process_wide()
+    yield
+    fc.use_backend(before.backend)
+    fc.set_num_threads(before.threads)
 
 
 @pytest.fixture
