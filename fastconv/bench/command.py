@@ -200,7 +200,7 @@ def _live(matches: int, backend: str) -> Iterator[Any]:
             nonlocal done
             done += 1
             cells = dict(zip(report.RESULT_COLUMNS, report.result_line(entry, backend)))
-            print(
+            print(  # best times, and the ratio of the medians
                 f"[{done}/{matches}] {cells['row']} {cells['operation']} x{cells['threads']}: {backend} "
                 f"{cells['time']}, torch {cells['torch'] or '-'}, ratio {cells['vs torch']}, best peer "
                 f"{cells['best peer']}",

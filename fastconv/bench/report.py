@@ -161,9 +161,14 @@ def best_time(entry: dict[str, Any], name: str) -> float:
     return float(entry["timings"].get(name, {}).get("best", math.nan))
 
 
+def median_time(entry: dict[str, Any], name: str) -> float:
+    """Median seconds of contender `name` in a result, what ratios are made of; NaN where it has none."""
+    return float(entry["timings"].get(name, {}).get("median", math.nan))
+
+
 def best_peer(entry: dict[str, Any]) -> tuple[str, float]:
-    """The fastest rival of a result and its seconds; ("", NaN) where there was none."""
-    times = {name: best_time(entry, name) for name in entry["timings"] if name not in NAMES}
+    """The fastest rival of a result and its median seconds; ("", NaN) where there was none."""
+    times = {name: median_time(entry, name) for name in entry["timings"] if name not in NAMES}
     finite = {name: value for name, value in times.items() if math.isfinite(value)}
     if not finite:
         return "", math.nan
@@ -201,7 +206,7 @@ def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 entry: dict[str, Any] = {"backend": backend, "threads": threads, "family": family, "rows": len(chosen)}
                 for rival in (YARDSTICK, "best_peer"):
                     ratios = [
-                        (best_peer(e)[1] if rival == "best_peer" else best_time(e, rival)) / best_time(e, backend)
+                        (best_peer(e)[1] if rival == "best_peer" else median_time(e, rival)) / median_time(e, backend)
                         for e in chosen
                     ]
                     finite = [ratio for ratio in ratios if math.isfinite(ratio)]
@@ -223,7 +228,7 @@ def agreement(first: Document, second: Document, backend: str | None = None) -> 
     backend = backend or next(iter(backends_in(first["results"])), "")
     keyed: list[dict[tuple[str, str, int], float]] = [
         {
-            (e["row"], e["operation"], e["threads"]): best_time(e, YARDSTICK) / best_time(e, backend)
+            (e["row"], e["operation"], e["threads"]): median_time(e, YARDSTICK) / median_time(e, backend)
             for e in run["results"]
         }
         for run in (first, second)
@@ -295,23 +300,23 @@ def result_line(entry: dict[str, Any], backend: str) -> tuple[str, ...]:
     yardstick = entry["timings"].get(YARDSTICK) or {}
     peer, peer_time = best_peer(entry)
     ok = own is not None and own["status"] == "ok"
-    mine = own["best"] if own is not None and ok else math.nan
+    mine, usual = best_time(entry, backend), median_time(entry, backend)
     loads = [t["cpu_over_wall"] for t in (own if ok else {}, yardstick) if t and t.get("cpu_over_wall")]
     return (
         entry["row"],
         entry["operation"],
         str(entry["threads"]),
         _cell(own),
-        tables.seconds(own["median"]) if own is not None and ok else "-",
+        tables.seconds(usual),
         tables.digits(entry["flops"] / mine / 1e9),
         tables.percent(entry["limit"] / mine) if entry["limit"] else "-",
         tables.error(own["error"]) if own is not None else "-",
         _cell(yardstick or None),
         tables.error(yardstick.get("error")),
         "/".join(f"{load:.2f}" for load in loads),
-        tables.digits(best_time(entry, YARDSTICK) / mine),
+        tables.digits(median_time(entry, YARDSTICK) / usual),
         f"{peer} {tables.seconds(peer_time)}" if peer else "-",
-        tables.digits(peer_time / mine),
+        tables.digits(peer_time / usual),
     )
 
 
@@ -319,10 +324,10 @@ def result_table(run: Document, backend: str) -> Table:
     """Every match of one backend, the lost ones too."""
     lines = [result_line(entry, backend) for entry in run["results"] if backend in entry["timings"]]
     note = (
-        "Best times of one call. Ratios above 1: we are faster. Of limit: the larger of FLOP time and traffic time "
-        "over our time; above 100% means fewer multiplications than direct summation has. Error: largest deviation "
-        "from float64 over the largest value. cpu/wall: ours/torch. *: never undisturbed; on one thread its CPU time "
-        "stands in."
+        "Best times of one call. Ratios are those of the medians, above 1 we are faster; the best peer has the best "
+        "median. Of limit: the larger of FLOP time and traffic time over our time; above 100% means fewer "
+        "multiplications than direct summation has. Error: largest deviation from float64 over the largest value. "
+        "cpu/wall: ours/torch. *: never undisturbed; on one thread its CPU time stands in."
     )
     return Table(f"Rows, {backend}", RESULT_COLUMNS, lines, note, words=2)
 
@@ -347,7 +352,7 @@ def summary_table(run: Document) -> Table:
             mean = entry[rival]["geometric_mean"]
             cells += [tables.digits(mean if mean else math.nan), str(entry[rival]["won"]), str(entry[rival]["lost"])]
         lines.append(tuple(cells))
-    note = "Geometric means of the ratios: above 1, we are faster. A match is one operation of one row."
+    note = "Geometric means of the ratios of medians: above 1, we are faster. A match is one operation of one row."
     return Table("Summary", columns, lines, note, words=2)
 
 
