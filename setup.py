@@ -4,6 +4,7 @@ Without a working C compiler the package is installed all the same, without the 
 backends remain, and ``fastconv.show_config()`` gives the reason that is written down here.
 """
 
+import os
 import platform
 import sys
 import warnings
@@ -25,6 +26,9 @@ ISAS = {
     "baseline": [],
 }
 MACROS = [(f"FC_HAVE_{isa.upper()}", "1") for isa in ISAS]
+if os.environ.get("FASTCONV_EMULATE_AVX512"):  # for tests on x86 CPUs without it: the same source and tiles, but slow
+    ISAS["avx512"] = ISAS["avx2"]
+    MACROS.append(("FC_EMULATED_AVX512", "1"))
 FLAGS = [
     "-std=gnu11", "-O3", "-g0", "-fPIC", "-pthread", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=fast"
 ]  # fmt: skip

@@ -15,13 +15,18 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX512F__)
+#if defined(FC_EMULATED_AVX512) /* 64-byte vectors from whatever there is: slow, for tests on CPUs without AVX-512 */
+#define FC_VECTOR_BYTES 64
+#define FC_REGISTERS 32
+#elif defined(__AVX512F__)
 #include <immintrin.h>
 #define FC_VECTOR_BYTES 64
 #define FC_REGISTERS 32
+#define FC_X86_VECTORS
 #elif defined(__AVX2__)
 #include <immintrin.h>
 #define FC_VECTOR_BYTES 32
+#define FC_X86_VECTORS
 #define FC_REGISTERS 16
 #elif defined(__aarch64__)
 #define FC_VECTOR_BYTES 16
@@ -109,7 +114,7 @@ FC_INLINE vec FC(zip_high)(vec even, vec odd) { return FC_SHUFFLE(even, odd, FC_
 
 /* Some lanes of a vector, lo <= l < hi with 0 <= lo, hi <= LANES: a mask register, a mask vector, or the two numbers.
  * mask: any set of lanes, for loads whose masked lanes may be read but count as zero. */
-#if defined(__AVX512F__)
+#if defined(FC_X86_VECTORS) && FC_VECTOR_BYTES == 64
 
 #if FC_BITS == 32
 typedef __mmask16 FC(lanes);
@@ -136,7 +141,7 @@ FC_INLINE FC(mask) FC(mask_between)(ptrdiff_t lo, ptrdiff_t hi) {
 }
 FC_INLINE vec FC(load_masked)(const real *p, FC(mask) m) { return (vec)((FC(ints))FC(load)(p) & m); }
 
-#if defined(__AVX2__)
+#if defined(FC_X86_VECTORS)
 
 typedef FC(ints) FC(lanes);
 FC_INLINE FC(lanes) FC(between)(ptrdiff_t lo, ptrdiff_t hi) { return FC(mask_between)(lo, hi); }
@@ -186,7 +191,7 @@ FC_INLINE FC(lanes) FC(inside)(ptrdiff_t at, ptrdiff_t width) {
 /* A tall, thin transpose: 16 bytes of each of LANES rows that lie `step` apart become FC_TURN vectors, out[i] holding
  * element i of every row. Pieces of 16 bytes are loaded straight to where they end up, so that only shuffles within
  * pieces are left, half as many as a network over whole vectors has. */
-#if FC_VECTOR_BYTES == 64
+#if FC_VECTOR_BYTES == 64 && defined(FC_X86_VECTORS)
 FC_INLINE vec FC(load_pieces)(const real *p, ptrdiff_t step) {
     __m512 v = _mm512_castps128_ps512(_mm_loadu_ps((const float *)p));
     v = _mm512_mask_broadcast_f32x4(v, 0x00f0, _mm_loadu_ps((const float *)(p + step)));
@@ -195,14 +200,14 @@ FC_INLINE vec FC(load_pieces)(const real *p, ptrdiff_t step) {
 }
 #define FC_PIECES(name, a, b) ((vec)_mm512_##name((__m512d)(a), (__m512d)(b)))
 #define FC_PIECES_SINGLE(name, a, b) ((vec)_mm512_##name((__m512)(a), (__m512)(b)))
-#elif FC_VECTOR_BYTES == 32
+#elif defined(FC_X86_VECTORS)
 FC_INLINE vec FC(load_pieces)(const real *p, ptrdiff_t step) {
     const __m256 low = _mm256_castps128_ps256(_mm_loadu_ps((const float *)p));
     return (vec)_mm256_insertf128_ps(low, _mm_loadu_ps((const float *)(p + step)), 1);
 }
 #define FC_PIECES(name, a, b) ((vec)_mm256_##name((__m256d)(a), (__m256d)(b)))
 #define FC_PIECES_SINGLE(name, a, b) ((vec)_mm256_##name((__m256)(a), (__m256)(b)))
-#else
+#elif FC_VECTOR_BYTES == 16
 FC_INLINE vec FC(load_pieces)(const real *p, ptrdiff_t step) {
     (void)step;
     return FC(load)(p);
@@ -215,6 +220,13 @@ FC_INLINE vec FC(load_pieces)(const real *p, ptrdiff_t step) {
 #else
 #define FC_TURN 2
 #endif
+#ifdef FC_EMULATED_AVX512
+FC_INLINE void FC(turn)(const real *p, ptrdiff_t step, vec *out) {
+    for (int i = 0; i < FC_TURN; i++)
+        for (int l = 0; l < (int)LANES; l++)
+            out[i][l] = p[l * step + i];
+}
+#else
 FC_INLINE void FC(turn)(const real *p, ptrdiff_t step, vec *out) {
     const vec a = FC(load_pieces)(p, FC_TURN * step), b = FC(load_pieces)(p + step, FC_TURN * step);
 #if FC_BITS == 32
@@ -241,6 +253,7 @@ FC_INLINE void FC(turn)(const real *p, ptrdiff_t step, vec *out) {
     out[1] = FC(zip_high)(a, b);
 #endif
 }
+#endif
 #undef FC_PIECES
 #undef FC_PIECES_SINGLE
 

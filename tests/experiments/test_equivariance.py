@@ -231,9 +231,14 @@ def start(out: Path, jobs: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "fastconv", "equivariance", "--out", str(out), "--jobs", str(jobs)]
     for name, value in LONG.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    # A test run in the background of a shell has Ctrl-C ignored and hands that down; at a terminal it is not ignored.
+    inherited = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     checkpoint = Cell("fashion", "cnn", 0).file(out / "runs", ".safetensors")
     deadline = time.monotonic() + 120
     while not checkpoint.exists():
