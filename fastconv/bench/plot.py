@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .report import YARDSTICK, Document, backends_in, best_time, median_time
+from .report import YARDSTICK, Document, backends_in, best_time, speedup
 
 _SHADES = {"forward": "#1f77b4", "backward_input": "#ff7f0e", "backward_weight": "#2ca02c"}
 _MARKS = {"forward": "o", "backward_input": "s", "backward_weight": "^"}
@@ -72,7 +72,7 @@ def _roofline(axes: Any, run: Document, entries: list[dict[str, Any]], backend: 
 
 
 def _ratios(axes: Any, entries: list[dict[str, Any]], backend: str) -> None:
-    ratios = [median_time(entry, YARDSTICK) / median_time(entry, backend) for entry in entries]
+    ratios = [speedup(entry, backend, YARDSTICK) for entry in entries]
     shown = sorted(
         ((ratio, entry) for ratio, entry in zip(ratios, entries) if math.isfinite(ratio)), key=lambda pair: pair[0]
     )

@@ -24,10 +24,10 @@ from .cases import families, rows
 from .contenders import OURS, Contender
 from .limits import Limits
 from .peers import PEERS
-from .runner import Match, Timing
+from .runner import Match, Timing, ratio_of_turns
 from .tables import Table
 
-FORMAT = 1  # of the document
+FORMAT = 2  # of the document
 Document = dict[str, Any]
 
 YARDSTICK = "torch"
@@ -81,6 +81,7 @@ def _timing(timing: Timing, match: Match, limit: float) -> dict[str, Any]:
         **entry,
         "best": timing.best,
         "median": timing.median,
+        "turns": [_number(float(f"{turn:.4g}")) for turn in timing.turns],
         "cpu_over_wall": _number(timing.cpu_over_wall),
         "gflops": g.flops / timing.best / 1e9,
         "gbytes": sum(match.row.bytes_moved(match.operation)) / timing.best / 1e9,
@@ -162,8 +163,17 @@ def best_time(entry: dict[str, Any], name: str) -> float:
 
 
 def median_time(entry: dict[str, Any], name: str) -> float:
-    """Median seconds of contender `name` in a result, what ratios are made of; NaN where it has none."""
+    """Median seconds of contender `name` in a result; NaN where it has none."""
     return float(entry["timings"].get(name, {}).get("median", math.nan))
+
+
+def speedup(entry: dict[str, Any], name: str, other: str) -> float:
+    """How many times as fast as `other` contender `name` is in a result; NaN where one has no times."""
+    mine, theirs = (
+        [math.nan if turn is None else turn for turn in entry["timings"].get(who, {}).get("turns", [])]
+        for who in (name, other)
+    )
+    return ratio_of_turns(mine, theirs)
 
 
 def best_peer(entry: dict[str, Any]) -> tuple[str, float]:
@@ -205,10 +215,7 @@ def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                     continue
                 entry: dict[str, Any] = {"backend": backend, "threads": threads, "family": family, "rows": len(chosen)}
                 for rival in (YARDSTICK, "best_peer"):
-                    ratios = [
-                        (best_peer(e)[1] if rival == "best_peer" else median_time(e, rival)) / median_time(e, backend)
-                        for e in chosen
-                    ]
+                    ratios = [speedup(e, backend, best_peer(e)[0] if rival == "best_peer" else rival) for e in chosen]
                     finite = [ratio for ratio in ratios if math.isfinite(ratio)]
                     entry[rival] = {
                         "geometric_mean": _number(geometric_mean(finite)),
@@ -227,10 +234,7 @@ def agreement(first: Document, second: Document, backend: str | None = None) -> 
     """
     backend = backend or next(iter(backends_in(first["results"])), "")
     keyed: list[dict[tuple[str, str, int], float]] = [
-        {
-            (e["row"], e["operation"], e["threads"]): median_time(e, YARDSTICK) / median_time(e, backend)
-            for e in run["results"]
-        }
+        {(e["row"], e["operation"], e["threads"]): speedup(e, backend, YARDSTICK) for e in run["results"]}
         for run in (first, second)
     ]
     shared = [key for key in keyed[0] if key in keyed[1] and math.isfinite(keyed[0][key] * keyed[1][key])]
@@ -314,9 +318,9 @@ def result_line(entry: dict[str, Any], backend: str) -> tuple[str, ...]:
         _cell(yardstick or None),
         tables.error(yardstick.get("error")),
         "/".join(f"{load:.2f}" for load in loads),
-        tables.digits(median_time(entry, YARDSTICK) / usual),
+        tables.digits(speedup(entry, backend, YARDSTICK)),
         f"{peer} {tables.seconds(peer_time)}" if peer else "-",
-        tables.digits(peer_time / usual),
+        tables.digits(speedup(entry, backend, peer)),
     )
 
 
@@ -324,7 +328,7 @@ def result_table(run: Document, backend: str) -> Table:
     """Every match of one backend, the lost ones too."""
     lines = [result_line(entry, backend) for entry in run["results"] if backend in entry["timings"]]
     note = (
-        "Best times of one call. Ratios are those of the medians, above 1 we are faster; the best peer has the best "
+        "Best times of one call. Ratios are medians over the rounds, above 1 we are faster; the best peer has the best "
         "median. Of limit: the larger of FLOP time and traffic time over our time; above 100% means fewer "
         "multiplications than direct summation has. Error: largest deviation from float64 over the largest value. "
         "cpu/wall: ours/torch. *: never undisturbed; on one thread its CPU time stands in."

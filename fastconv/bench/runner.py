@@ -10,9 +10,9 @@ without any good one is repeated. Where a busy machine leaves none at all, one-t
 that they had, and the timing is marked as disturbed. Calls of seconds that are far behind the fastest are the one
 exception to the bursts: a single one is timed, as no thread spins that long and nothing more is to be learnt.
 
-Ratios are those of the medians: a shared CPU has spells in which it is nearly twice as fast, too short for everybody
-to be timed in one, so best times of two contenders may come from different machines. Two runs on a
-busy one agreed to 5% in the median row by medians (92% of the rows within 15%), to 7% (79%) by best times.
+A ratio is the median over the rounds of one contender's turn over the other's: the two are next to each other in time,
+so that a spell in which a shared CPU is nearly twice as fast, or slow, hits both or is one round among twenty. Best
+times of two contenders may come from different spells, and so may their medians.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ LEAST_CALLS = 4
 MOST_ROUNDS = 20
 # Seconds of a sample: long beside the 0.3 microseconds of reading two clocks, short beside a scheduler's time slice.
 _SAMPLE = 5e-4
+# Rounds in common from which a median of their ratios says more than the ratio of two medians.
+_LEAST_PAIRS = 3
 # A call beyond this has no other before it that is not counted.
 _LONG_CALL = 0.05
 # A call beyond this, and beyond so many times the fastest contender's, is timed once.
@@ -70,6 +72,10 @@ class Sample(NamedTuple):
     calls: int
 
 
+def _middle(samples: Sequence[Sample]) -> float:
+    return statistics.median(sample.wall for sample in samples) if samples else math.nan
+
+
 @dataclass
 class Timing:
     """What the rounds gave for one contender in one match."""
@@ -78,6 +84,7 @@ class Timing:
     reason: str = ""
     error: float = math.nan  # largest deviation from float64, as a fraction of the largest value
     samples: list[Sample] = field(default_factory=list)
+    turns: list[float] = field(default_factory=list)  # each round's median, seconds; NaN where all was thrown out
     rounds: int = 0
     thrown_out: int = 0
     disturbed: bool = False  # no undisturbed sample could be had, so some others stayed in
@@ -90,7 +97,7 @@ class Timing:
     @property
     def median(self) -> float:
         """Seconds of the median sample; NaN where there is none."""
-        return statistics.median(sample.wall for sample in self.samples) if self.samples else math.nan
+        return _middle(self.samples)
 
     @property
     def cpu_over_wall(self) -> float:
@@ -104,6 +111,18 @@ class Timing:
         return sum(sample.calls for sample in self.samples)
 
 
+def ratio_of_turns(mine: Sequence[float], theirs: Sequence[float]) -> float:
+    """How many times as fast as `theirs` the turns `mine` are: the median over the rounds that both had.
+
+    Without three such rounds, the ratio of the medians of each; NaN where one has none.
+    """
+    pairs = [other / one for one, other in zip(mine, theirs) if math.isfinite(one) and math.isfinite(other)]
+    if len(pairs) >= _LEAST_PAIRS:
+        return statistics.median(pairs)
+    middles = [[turn for turn in turns if math.isfinite(turn)] for turns in (mine, theirs)]
+    return statistics.median(middles[1]) / statistics.median(middles[0]) if all(middles) else math.nan
+
+
 @dataclass
 class Match:
     """One row, one operation, one number of threads, and everybody's timing by the contender's name."""
@@ -114,9 +133,9 @@ class Match:
     timings: dict[str, Timing] = field(default_factory=dict)
 
     def ratio(self, name: str, other: str) -> float:
-        """How many times as fast as `other` contender `name` is, from the medians; NaN where one has none."""
+        """How many times as fast as `other` contender `name` is; NaN where one has no times."""
         one, two = self.timings.get(name), self.timings.get(other)
-        return two.median / one.median if one is not None and two is not None else math.nan
+        return ratio_of_turns(one.turns, two.turns) if one is not None and two is not None else math.nan
 
 
 # ---- a turn
@@ -201,6 +220,7 @@ class _Player:
             if attempt == attempts - 1:
                 self.spare += samples
         self.timing.samples += kept
+        self.timing.turns.append(_middle(kept))
         self.timing.rounds += 1
 
     def give_up(self, threads: int) -> None:
@@ -208,6 +228,7 @@ class _Player:
         assert self.first is not None
         self.rounds, self.timing.rounds = 0, 1
         self.timing.samples = undisturbed([self.first], threads, 1.0) if self.picky else [self.first]
+        self.timing.turns = [_middle(self.timing.samples)]
         if not self.timing.samples:
             self.spare, self.timing.thrown_out = [self.first], 1
 
@@ -217,6 +238,7 @@ class _Player:
             self.timing.disturbed = True
             self.timing.thrown_out -= len(self.spare)
             self.timing.samples = [s._replace(wall=s.cpu) if threads == 1 else s for s in self.spare]
+            self.timing.turns = [_middle(self.timing.samples)]
 
 
 # ---- a match

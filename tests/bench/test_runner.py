@@ -10,7 +10,7 @@ import pytest
 from fastconv.bench import runner
 from fastconv.bench.cases import rows
 from fastconv.bench.contenders import Contender, Terms, Unsupported
-from fastconv.bench.runner import MOST_ROUNDS, Sample, Timing, play, undisturbed
+from fastconv.bench.runner import MOST_ROUNDS, Sample, Timing, play, ratio_of_turns, undisturbed
 
 ROW = rows()["exercise_1d"]
 
@@ -175,3 +175,16 @@ def test_real_clock_on_a_real_row():
     assert timing.status == "ok"
     assert 1e-7 < timing.best <= timing.median < 0.1
     assert timing.error < 1e-6
+
+
+def test_a_ratio_is_of_turns_next_to_each_other():
+    """Half of the rounds ran on a machine twice as slow: medians of each side may fall in different halves."""
+    slow = [1.0, 2.0, 1.0, 2.0, 2.0]
+    assert ratio_of_turns(slow, [3 * turn for turn in slow]) == pytest.approx(3)
+    assert ratio_of_turns([1.0, math.nan, 1.0, 1.0], [2.0, 9.0, 2.0, 2.0]) == pytest.approx(2)
+
+
+def test_a_ratio_of_few_rounds_takes_all_of_each_side():
+    assert ratio_of_turns([1.0, 2.0, 3.0], [8.0]) == pytest.approx(4)
+    assert math.isnan(ratio_of_turns([1.0], []))
+    assert math.isnan(ratio_of_turns([1.0, 1.0, 1.0], [math.nan]))
