@@ -1,0 +1,172 @@
+"""How a learner's function is called and what it returns, told from its signature: roles in place of names."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .trials import STEPS
+
+# Names that are taken for a role, in lower case and without underscores.
+_NAMES = {
+    "x": "x input inputs inp signal image img data a arr array xin u",
+    "w": "w weight weights wt wgt kernel kernels kern filter filters filt f k h v coefficients",
+    "b": "b bias biases beta offset b0",
+    "stride": "stride strides step s hop",
+    "padding": "padding paddings pad pads p zeropadding zeropad",
+    "dilation": "dilation dilations dilate rate d atrous",
+    "groups": "groups group ngroups numgroups",
+}
+_BACKWARD_NAMES = {
+    **_NAMES,
+    "grad_output": "gradoutput gradout grad gradient gradients upstream delta deltas error err g go gy gout dy dout "
+    "doutput dz do grady gradz dldy dedy dldz dldout gradoutputs dp dedp dldp topgrad dldo gradloss",
+    "x_shape": "xshape inputshape inputsize xsize shapex",
+    "w_shape": "wshape weightshape weightsize kernelshape kernelsize filtershape wsize shapew",
+}
+# What comes before a letter in the name of its gradient.
+_GRADIENT_OF = ("grad", "gradient", "dldw", "d", "g", "dl", "dld", "de", "ded", "dloss", "dlossd", "")
+_WORDS = {"x": "the input", "w": "the weight", "grad_output": "the gradient of the output"}
+GRADIENTS = {"grad_input": "x", "grad_weight": "w", "grad_bias": "b"}
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+def _role(name: str, names: Mapping[str, str]) -> str | None:
+    return next((role for role, aliases in names.items() if _plain(name) in aliases.split()), None)
+
+
+class Call:
+    """A learner's function, called by roles ("x", "w", "stride", ...) whatever its parameters are called."""
+
+    def __init__(self, function: Callable[..., Any], what: str, names: Mapping[str, str]) -> None:
+        if not callable(function):
+            raise TypeError(f"{what} must be a function, got {type(function).__name__}")
+        self.function, self.what = function, what
+        self.known = _NAMES if what == "forward" else _BACKWARD_NAMES
+        self.roles: dict[str, str] = {}  # parameter -> role
+        self.left_alone: list[str] = []  # optional parameters that keep their defaults
+        order = ["x", "w", "b"] if what == "forward" else ["grad_output", "x", "w", "b"]
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except (TypeError, ValueError):  # some that are compiled have none
+            parameters = []
+            self.loose: list[str] = order[:-1]
+        else:
+            self._assign(parameters, names, order)
+        self.parameters = parameters
+
+    def _assign(self, parameters: list[inspect.Parameter], names: Mapping[str, str], order: list[str]) -> None:
+        wrong = sorted(set(names.values()) - self.known.keys() - set(_BACKWARD_NAMES))
+        if wrong:
+            raise ValueError(f"names: {wrong[0]!r} is no role; there are {', '.join(self.known)}")
+        unknown, loose = [], False
+        for parameter in parameters:
+            role = names.get(parameter.name) or _role(parameter.name, self.known)
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                loose = True
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                continue
+            elif role is not None and role not in self.roles.values():
+                self.roles[parameter.name] = role
+            elif parameter.default is parameter.empty:
+                unknown.append(parameter.name)
+            else:
+                self.left_alone.append(parameter.name)
+        free = [role for role in order if role not in self.roles.values()]
+        for name, role in zip(unknown, free):
+            self.roles[name] = role
+        if len(unknown) > len(free):
+            name = unknown[len(free)]
+            raise TypeError(
+                f"{self.what}: what is its parameter {name!r}? Give names={{{name!r}: ROLE}} "
+                f"with one of {', '.join(self.known)}, or wrap the function in one that has these alone"
+            )
+        self.loose = free[len(unknown) : -1] if loose else []
+        for role in order[:2] if self.what == "forward" else order[:1]:
+            if not self.takes(role):
+                raise TypeError(
+                    f"{self.what} has no parameter for {_WORDS[role]}: {', '.join(map(str, parameters)) or '()'}"
+                )
+
+    def takes(self, role: str) -> bool:
+        return role in self.roles.values() or role in self.loose
+
+    def requires(self, role: str) -> bool:
+        return any(
+            self.roles.get(parameter.name) == role and parameter.default is parameter.empty
+            for parameter in self.parameters
+        )
+
+    def __call__(self, values: Mapping[str, Any]) -> Any:
+        positional: list[Any] = [values[role] for role in self.loose]
+        keywords: dict[str, Any] = {}
+        gap = False
+        for parameter in self.parameters:
+            role = self.roles.get(parameter.name)
+            # A bias that there is none of is left out where that is possible.
+            given = role is not None and not (role == "b" and values["b"] is None and not self.requires("b"))
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                positional.append(values[role] if given and role else parameter.default)
+            elif given and role and parameter.kind is parameter.POSITIONAL_OR_KEYWORD and not gap and not self.loose:
+                positional.append(values[role])
+            elif given and role:
+                keywords[parameter.name] = values[role]
+            else:
+                gap = True
+        return self.function(*positional, **keywords)
+
+
+def gradient_named(name: str) -> str | None:
+    """The term that a name in a dict or a named tuple stands for: "grad_weight" for "dW"."""
+    plain = _plain(name)
+    for term, letter in GRADIENTS.items():
+        aliases = [alias for alias in _NAMES[letter].split() if len(alias) > 1 or alias == letter]
+        if any(plain == start + alias for start in _GRADIENT_OF for alias in aliases):
+            return term
+    return None
+
+
+def as_gradients(returned: Any) -> dict[str, Any] | tuple[Any, ...]:
+    """What a backward function returned: a dict by term where it has names, else the tuple of what there is."""
+    if hasattr(returned, "_asdict"):
+        returned = returned._asdict()
+    if isinstance(returned, Mapping):
+        named = {gradient_named(str(key)): value for key, value in returned.items()}
+        return {term: value for term, value in named.items() if term is not None}
+    if isinstance(returned, (tuple, list)) and any(isinstance(part, np.ndarray) for part in returned):
+        return tuple(returned)
+    if isinstance(returned, tuple):
+        return returned
+    return (returned,)
+
+
+def term_order(
+    shapes: Sequence[tuple[int, ...] | None], right: Mapping[str, np.ndarray], agree: Callable[[int, str], bool]
+) -> tuple[str | None, ...]:
+    """Which term each returned array is, None for none: by value, then by shape, then in the usual order.
+
+    shapes: of the arrays returned, None where there is nothing; agree(i, term): whether the i-th is right as `term`.
+    """
+    terms: list[str | None] = list(GRADIENTS)
+    count = len(shapes)
+    choices = itertools.permutations(terms, count) if count <= 3 else [(*terms, *[None] * (count - 3))]
+    best: tuple[str | None, ...] = ()
+    best_score = -1
+    for choice in choices:
+        score = 0
+        for i, (shape, term) in enumerate(zip(shapes, choice)):
+            if shape is not None and term is not None:
+                score += 10 * agree(i, term) + (shape == right[term].shape)
+        if score > best_score:
+            best, best_score = tuple(choice), score
+    return best
+
+
+__all__ = ["GRADIENTS", "STEPS", "Call", "as_gradients", "gradient_named", "term_order"]
