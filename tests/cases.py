@@ -156,6 +156,23 @@ SHAPE_CASES_2D = [
     c("one_wide_row", (1, 70), 2, 3, (1, 5)),
 ]
 
+# Around the edges of the blocks in which the dense kernels work: steps of a sum, rows and vectors of a tile, pixels of a
+# block, parts of the channels, phases of a stride.
+BLOCK_CASES = [
+    c("sums_of_one_block", (3, 5), 128, 7, 1),
+    c("sums_of_two_blocks", (13, 15), 193, 13, 1),
+    c("channels_in_parts", (3, 3), 200, 181, 1, n=2),
+    c("planes_across_vectors", (6, 7), 22, 13, 3, n=5, padding=1),
+    c("pixels_of_several_blocks", (40, 41), 9, 8, 1, n=2),
+    c("deep_phases", (9, 11), 20, 67, 3, stride=2, padding=1, n=2),
+    c("deep_phases_without_taps", 29, 9, 150, 2, stride=3, n=2),
+    c("wide_stride_2", (7, 90), 8, 9, 5, stride=2, padding=2),
+    c("wide_stride_2_dilated", (7, 90), 8, 9, 3, stride=2, padding=2, dilation=2),
+    c("wide_stride_3", 210, 9, 10, 9, stride=3, padding=4),
+    c("wide_stride_5_dilated", 290, 8, 9, 4, stride=5, padding=2, dilation=2),
+    c("patches", (16, 68), 3, 9, 4, stride=4),
+]
+
 # The benchmark suite's layers with smaller planes, channels and batches, and everything else as it is there.
 SUITE_CASES = [
     c("suite_resnet_stem", (23, 23), 3, 16, 7, stride=2, padding=3),
@@ -197,7 +214,7 @@ SUITE_CASES = [
     c("suite_tiny_2d", (4, 4), 1, 1, 3),
 ]
 
-CASES = [*LANE_CASES, *SHAPE_CASES_1D, *SHAPE_CASES_2D, *SUITE_CASES]
+CASES = [*LANE_CASES, *SHAPE_CASES_1D, *SHAPE_CASES_2D, *BLOCK_CASES, *SUITE_CASES]
 BY_NAME = {case.name: case for case in CASES}
 
 # A few of each kind, where every case would be too many.
@@ -226,6 +243,9 @@ SOME_CASES = [
         "depthwise_plane_strided",
         "groups_plane_strided",
         "winograd_size",
+        "channels_in_parts",
+        "deep_phases",
+        "patches",
         "suite_seed_conv2",
         "suite_tiny_2d",
     ]

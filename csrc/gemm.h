@@ -1,0 +1,622 @@
+/* gemm: forward and backward_input as matrix products, without an im2col matrix.
+ *
+ *     out[m][pixel] = sum over k of  a[m][k] * b[k][pixel]        k = (channel, kernel row, kernel column)
+ *
+ * pixels are in the lanes and run over rows and images alike, so that small planes of a batch fill the vectors. Goto and van
+ * de Geijn 2008 (https://doi.org/10.1145/1356052.1356053) give the order of work: a block of pixels and of some FC_GEMM_DEPTH
+ * steps of k is packed in panels of up to 3 vectors straight from the image, padding, stride and dilation applied on the way;
+ * then each panel stays in level 1 while the rows of a pass over it (gemm_tile.h), and those rows' weights stay in level 2.
+ *
+ * forward reads the weights where they are: a row of w, (C/groups, R, S), is a row of a. backward_input is one such product a
+ * stride phase (stencil.h), whose weights are copied to panels of a before. Where a panel's pixels lie side by side in the result,
+ * sums go straight there; else (ends of images, phases of a stride) by way of a buffer that a worker holds for its block.
+ *
+ * Workspace: the weights of backward_input; for each worker one packed block, the sums of one block, tables of its pixels. */
+#ifndef FC_GEMM_H
+#define FC_GEMM_H
+
+enum {
+    FC_GEMM_DEPTH = FC_VECTOR_BYTES == 32 ? 192 : 128, /* steps of k summed in registers: a panel of 12 to 24 KB */
+    FC_GEMM_TAPS = 256,           /* most elements of a kernel */
+    FC_GEMM_WEIGHTS = 256 << 10,  /* bytes of the weights that pass over a panel: they stay in level 2 */
+    FC_GEMM_SUMS_BYTES = 128 << 10,
+    FC_GEMM_BLOCK_VECTORS = 64
+};
+
+/* One product: down x across taps. Pixel (i, j) of rows x cols reads, for tap (r, s), source row i * stride_h + from_h + r * step_h,
+ * columns alike, and is written to row to_h + i * hop_h. */
+typedef struct {
+    ptrdiff_t down, across, step_h, step_w, stride_h, stride_w, from_h, from_w;
+    ptrdiff_t rows, cols, to_h, to_w, hop_h, hop_w;
+    ptrdiff_t first_h, first_w; /* backward_input: kernel row and column of tap (0, 0) */
+    ptrdiff_t before;           /* taps of the phases before this one */
+} fc_gemm_phase;
+
+/* Pixels of one vector that lie in one source row: lanes lo .. hi. Lane 0 is (h, w) for tap (0, 0), `from` elements from there. */
+typedef struct {
+    ptrdiff_t from, h, w;
+    int32_t lo, hi;
+} fc_gemm_source;
+
+/* Pixels of one vector that lie side by side in the result, or hop_w apart: lane 0 is `at` in its plane, `to` in all. */
+typedef struct {
+    ptrdiff_t to, at;
+    int32_t lo, hi;
+} fc_gemm_target;
+
+typedef struct {
+    const fc_call *call;
+    fc_geometry g;
+    fc_operation operation;
+    fc_phase_axis ah, aw;                      /* backward_input */
+    ptrdiff_t in, out;                         /* channels a group, of the source and of the result */
+    ptrdiff_t H, W, src_channel, src_image;    /* source */
+    ptrdiff_t dst_row, dst_channel, dst_image; /* result */
+    ptrdiff_t phases, blocks, parts, panels;   /* of the work; panels of rows of a */
+    ptrdiff_t vectors, depth, block_vectors, pieces;
+    size_t weights_bytes, table_bytes, panel_bytes, sums_bytes;
+    char *weights, *workers;
+} fc_gemm;
+
+/* What a worker has worked out for its block and may use again for its next item. */
+typedef struct {
+    ptrdiff_t block; /* whose tables these are */
+    int32_t *first_source, *first_target; /* pieces of vector v: first[v] to first[v + 1] */
+    fc_gemm_source *sources;
+    fc_gemm_target *targets;
+    char *panel, *sums;
+    int poisoned; /* a weight that this worker copied is not finite */
+} fc_gemm_worker;
+
+static inline void fc_gemm_axis(const fc_phase_axis *a, ptrdiff_t r0, ptrdiff_t size, ptrdiff_t *taps, ptrdiff_t *step,
+                                ptrdiff_t *from, ptrdiff_t *count, ptrdiff_t *to) {
+    const ptrdiff_t phase = r0 * a->step % a->stride, first = ((phase - a->pad) % a->stride + a->stride) % a->stride;
+    *taps = fc_phase_taps(a, r0);
+    *step = -a->hop;
+    *from = (first + a->pad - phase) / a->stride - fc_phase_start(a, r0);
+    *count = first < size ? fc_ceil_div(size - first, a->stride) : 0;
+    *to = first;
+}
+
+static inline fc_gemm_phase fc_gemm_phase_at(const fc_gemm *p, ptrdiff_t f) {
+    const fc_geometry *g = &p->g;
+    fc_gemm_phase q = {.down = g->R, .across = g->S, .hop_h = 1, .hop_w = 1};
+    if (p->operation == FC_FORWARD) {
+        q.step_h = g->dilation_h, q.step_w = g->dilation_w;
+        q.stride_h = g->stride_h, q.stride_w = g->stride_w;
+        q.from_h = -g->pad_h, q.from_w = -g->pad_w;
+        q.rows = g->P, q.cols = g->Q;
+        return q;
+    }
+    q.first_h = f / p->aw.phases, q.first_w = f % p->aw.phases;
+    fc_gemm_axis(&p->ah, q.first_h, g->H, &q.down, &q.step_h, &q.from_h, &q.rows, &q.to_h);
+    fc_gemm_axis(&p->aw, q.first_w, g->W, &q.across, &q.step_w, &q.from_w, &q.cols, &q.to_w);
+    q.stride_h = q.stride_w = 1;
+    q.hop_h = g->stride_h, q.hop_w = g->stride_w;
+    for (ptrdiff_t r = 0; r < q.first_h; r++)
+        q.before += fc_phase_taps(&p->ah, r) * g->S;
+    for (ptrdiff_t s = 0; s < q.first_w; s++)
+        q.before += q.down * fc_phase_taps(&p->aw, s);
+    return q;
+}
+
+/* Channels of the source whose taps one pass covers. */
+static inline ptrdiff_t fc_gemm_channels(const fc_gemm *p, ptrdiff_t taps) {
+    const ptrdiff_t most = fc_max(1, FC_GEMM_DEPTH / taps);
+    return fc_ceil_div(p->in, fc_ceil_div(p->in, most));
+}
+
+static const char *gemm_unsupported(const fc_geometry *g) {
+    return g->R * g->S > FC_GEMM_TAPS ? "a kernel of more than 256 elements" : NULL;
+}
+
+static const char *gemm_unwise_forward(const fc_geometry *g, int threads) {
+    (void)threads;
+    if (g->K / g->groups < 8)
+        return "fewer than 8 output channels a group: packing costs more than the blocking saves";
+    if (g->C / g->groups * g->R * g->S < 16)
+        return "fewer than 16 products to a sum";
+    if (g->Q < 16 && g->stride_w > 1 && g->K / g->groups < 64)
+        return "short strided rows and few output channels: packing costs more than the blocking saves";
+    return NULL;
+}
+
+static const char *gemm_unwise_backward_input(const fc_geometry *g, int threads) {
+    (void)threads;
+    if (g->C / g->groups < 8)
+        return "fewer than 8 input channels a group: packing costs more than the blocking saves";
+    if (g->K / g->groups < 8)
+        return "fewer than 8 output channels a group: sums too short";
+    return NULL;
+}
+
+#endif
+
+/* ---- plan */
+
+/* Vectors of a panel for which a block takes the fewest cycles: multiply-adds, loads, and latency of few sums. */
+static ptrdiff_t FC(gemm_vectors)(ptrdiff_t rows, ptrdiff_t vectors, double depth) {
+    static const int most[] = FC_GEMM_ROWS;
+    double best = 0;
+    ptrdiff_t chosen = 1;
+    for (ptrdiff_t nv = 1; nv <= FC_GEMM_VECTORS; nv++) {
+        const ptrdiff_t kb = fc_ceil_div(rows, most[nv - 1]), nb = fc_ceil_div(vectors, nv);
+        const double r = (double)rows / (double)kb, v = (double)vectors / (double)nb;
+        double step = fc_max(4, 0.5 * r * v);
+        step = step > 0.5 * (r + v) ? step : 0.5 * (r + v);
+        const double cost = (double)(kb * nb) * ((step + 0.2) * depth + 30);
+        if (nv == 1 || cost < best)
+            best = cost, chosen = nv;
+    }
+    return chosen;
+}
+
+static fc_gemm FC(gemm_plan)(const fc_geometry *given, fc_operation operation, int threads) {
+    static const int most_rows[] = FC_GEMM_ROWS;
+    fc_gemm p = {.g = fc_flattened(given), .operation = operation, .phases = 1};
+    const fc_geometry *g = &p.g;
+    ptrdiff_t rows = g->P, cols = g->Q; /* of the largest phase */
+    if (operation == FC_FORWARD) {
+        p.in = g->C / g->groups, p.out = g->K / g->groups;
+        p.H = g->H, p.W = g->W, p.src_image = g->C * g->H * g->W;
+        p.dst_row = g->Q, p.dst_channel = g->P * g->Q, p.dst_image = g->K * p.dst_channel;
+    } else {
+        p.in = g->K / g->groups, p.out = g->C / g->groups;
+        p.H = g->P, p.W = g->Q, p.src_image = g->K * g->P * g->Q;
+        p.dst_row = g->W, p.dst_channel = g->H * g->W, p.dst_image = g->C * p.dst_channel;
+        p.ah = fc_phases(g->R, g->stride_h, g->dilation_h, g->pad_h);
+        p.aw = fc_phases(g->S, g->stride_w, g->dilation_w, g->pad_w);
+        p.phases = p.ah.phases * p.aw.phases;
+        rows = fc_ceil_div(g->H, g->stride_h), cols = fc_ceil_div(g->W, g->stride_w);
+        p.weights_bytes = fc_round_up((size_t)(g->C * p.in * g->R * g->S) * sizeof(real));
+    }
+    p.src_channel = p.H * p.W;
+    const ptrdiff_t taps = p.phases > 1 ? fc_phase_taps(&p.ah, 0) * fc_phase_taps(&p.aw, 0) : g->R * g->S;
+    const ptrdiff_t total = fc_ceil_div(g->N * rows * cols, LANES);
+    for (ptrdiff_t t = 1; t <= taps; t++) /* phases have different numbers of taps, and so of channels a pass */
+        p.depth = fc_max(p.depth, fc_gemm_channels(&p, t) * t);
+    ptrdiff_t part = fc_min(p.out, fc_max(FC_GEMM_WEIGHTS / (p.depth * (ptrdiff_t)sizeof(real)), FC_GEMM_MAX_ROWS));
+    p.block_vectors = fc_clip(FC_GEMM_SUMS_BYTES / (part * FC_VECTOR_BYTES), 6, FC_GEMM_BLOCK_VECTORS);
+    if (threads > 1) { /* some four items a thread, but none under six vectors and 32 rows */
+        const ptrdiff_t others = p.phases * g->groups * fc_ceil_div(p.out, part);
+        const ptrdiff_t wanted = fc_ceil_div(4 * (ptrdiff_t)threads, others);
+        p.block_vectors = fc_min(p.block_vectors, fc_max(6, fc_ceil_div(total, wanted)));
+        const ptrdiff_t blocks = fc_ceil_div(total, p.block_vectors) * p.phases * g->groups;
+        if (blocks * fc_ceil_div(p.out, part) < 4 * threads)
+            part = fc_min(part, fc_max(32, fc_ceil_div(p.out, fc_ceil_div(4 * (ptrdiff_t)threads, blocks))));
+    }
+    p.block_vectors = fc_min(p.block_vectors, total);
+    p.blocks = fc_ceil_div(total, p.block_vectors);
+    p.block_vectors = fc_ceil_div(total, p.blocks);
+    p.parts = fc_ceil_div(p.out, part);
+    p.vectors = FC(gemm_vectors)(fc_ceil_div(p.out, p.parts), p.block_vectors, (double)p.depth);
+    p.panels = fc_ceil_div(p.out, most_rows[p.vectors - 1]);
+    p.parts = fc_min(p.parts, p.panels);
+    const ptrdiff_t part_rows = fc_ceil_div(p.panels, p.parts) * most_rows[p.vectors - 1];
+    /* a piece a vector and one more for each row (forward, stride 1: also where rows are cut) that begins in the block */
+    p.pieces = fc_min(p.block_vectors * LANES, p.block_vectors + p.block_vectors * LANES / fc_max(cols - 1, 1) + 2);
+    p.table_bytes = fc_round_up(sizeof(fc_gemm_worker)) + 2 * fc_round_up((size_t)(p.block_vectors + 1) * sizeof(int32_t)) +
+                    fc_round_up((size_t)p.pieces * sizeof(fc_gemm_source)) +
+                    fc_round_up((size_t)p.pieces * sizeof(fc_gemm_target));
+    p.panel_bytes = (size_t)(p.vectors * p.depth) * FC_VECTOR_BYTES;
+    p.sums_bytes = (size_t)(p.block_vectors * part_rows) * FC_VECTOR_BYTES;
+    return p;
+}
+
+static size_t FC(gemm_worker_bytes)(const fc_gemm *p) { return p->table_bytes + p->panel_bytes + p->sums_bytes; }
+
+static size_t FC(gemm_workspace)(const fc_geometry *g, fc_operation operation, int threads) {
+    threads = fc_worthwhile_threads(g, threads);
+    const fc_gemm p = FC(gemm_plan)(g, operation, threads);
+    return p.weights_bytes + (size_t)threads * FC(gemm_worker_bytes)(&p);
+}
+
+static size_t FC(gemm_forward_workspace)(const fc_geometry *g, int threads) {
+    return FC(gemm_workspace)(g, FC_FORWARD, threads);
+}
+
+static size_t FC(gemm_backward_input_workspace)(const fc_geometry *g, int threads) {
+    return FC(gemm_workspace)(g, FC_BACKWARD_INPUT, threads);
+}
+
+static fc_gemm_worker *FC(gemm_worker)(const fc_gemm *p, int number) {
+    return (fc_gemm_worker *)(p->workers + (size_t)number * FC(gemm_worker_bytes)(p));
+}
+
+static void FC(gemm_divide)(fc_gemm *p, const fc_call *call, int threads) {
+    p->call = call;
+    p->weights = call->workspace;
+    p->workers = p->weights + p->weights_bytes;
+    for (int i = 0; i < threads; i++) {
+        fc_gemm_worker *own = FC(gemm_worker)(p, i);
+        char *at = (char *)own + fc_round_up(sizeof *own);
+        *own = (fc_gemm_worker){.block = -1};
+        own->first_source = (int32_t *)at;
+        at += fc_round_up((size_t)(p->block_vectors + 1) * sizeof(int32_t));
+        own->first_target = (int32_t *)at;
+        at += fc_round_up((size_t)(p->block_vectors + 1) * sizeof(int32_t));
+        own->sources = (fc_gemm_source *)at;
+        at += fc_round_up((size_t)p->pieces * sizeof(fc_gemm_source));
+        own->targets = (fc_gemm_target *)at;
+        own->panel = (char *)own + p->table_bytes;
+        own->sums = own->panel + p->panel_bytes;
+    }
+}
+
+/* ---- tables of a block's pixels */
+
+/* The result's pixels follow each other as the grid's do, over the rows of an image. */
+FC_INLINE int FC(gemm_contiguous)(const fc_gemm *p, const fc_gemm_phase *q) {
+    return q->hop_h == 1 && q->hop_w == 1 && q->cols == p->dst_row && q->rows * q->cols == p->dst_channel;
+}
+
+/* Pixels from vector v0 on, `vectors` of them; those beyond the grid's end have no piece. */
+static void FC(gemm_tables)(const fc_gemm *p, const fc_gemm_phase *q, ptrdiff_t v0, ptrdiff_t vectors, fc_gemm_worker *own) {
+    const ptrdiff_t plane = q->rows * q->cols, end = fc_min((v0 + vectors) * LANES, p->g.N * plane);
+    const int contiguous = FC(gemm_contiguous)(p, q);
+    int32_t sources = 0, targets = 0;
+    ptrdiff_t pixel = v0 * LANES, image = pixel / plane, i = pixel % plane / q->cols, j = pixel % q->cols;
+    for (ptrdiff_t v = 0; v < vectors; v++) {
+        own->first_source[v] = sources;
+        own->first_target[v] = targets;
+        for (ptrdiff_t lane = 0; lane < LANES && pixel < end;) {
+            const ptrdiff_t run = fc_min(q->cols - j, fc_min(LANES - lane, end - pixel));
+            const ptrdiff_t h = i * q->stride_h + q->from_h, w = (j - lane) * q->stride_w + q->from_w;
+            const ptrdiff_t at = (q->to_h + i * q->hop_h) * p->dst_row + q->to_w + (j - lane) * q->hop_w;
+            own->sources[sources++] = (fc_gemm_source){image * p->src_image + h * p->W + w, h, w, (int32_t)lane,
+                                                       (int32_t)(lane + run)};
+            if (contiguous && lane && i) /* goes on where the piece before it ended */
+                own->targets[targets - 1].hi = (int32_t)(lane + run);
+            else
+                own->targets[targets++] = (fc_gemm_target){image * p->dst_image + at, at, (int32_t)lane, (int32_t)(lane + run)};
+            lane += run;
+            pixel += run;
+            j += run;
+            if (j == q->cols) {
+                j = 0;
+                if (++i == q->rows)
+                    i = 0, image++;
+            }
+        }
+    }
+    own->first_source[vectors] = sources;
+    own->first_target[vectors] = targets;
+}
+
+/* ---- packing of pixels */
+
+/* Pixels of one tap: where they come from and go to, `channels` times. */
+typedef struct {
+    ptrdiff_t channels, from_step, to_step, stride;
+    ptrdiff_t row; /* elements between taps of a panel */
+} FC(gemm_walk);
+
+/* Some lanes of a vector of pixels: those that are pixels of the source; the others are zero. */
+typedef struct {
+    const real *from;
+    ptrdiff_t lo, hi;
+} FC(gemm_lanes);
+
+FC_INLINE vec FC(either)(vec a, vec b) { return (vec)((FC(ints))a | (FC(ints))b); } /* one of them is 0 in each lane */
+
+static FC(gemm_lanes) FC(gemm_inside)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gemm_source *piece, const real *from,
+                                      ptrdiff_t r, ptrdiff_t s) {
+    const ptrdiff_t h = piece->h + r * q->step_h, w = piece->w + s * q->step_w, stride = q->stride_w;
+    FC(gemm_lanes) l = {from + piece->from + r * q->step_h * p->W + s * q->step_w, piece->lo, piece->hi};
+    if (w + l.lo * stride < 0)
+        l.lo = fc_min(fc_ceil_div(-w, stride), l.hi);
+    if (w + (l.hi - 1) * stride >= p->W)
+        l.hi = w >= p->W ? l.lo : fc_min(fc_ceil_div(p->W - w, stride), l.hi);
+    if (h < 0 || h >= p->H || l.hi < l.lo)
+        l.hi = l.lo;
+    return l;
+}
+
+/* Lanes of two pieces (the second one may be empty), and of what is there already where `add`. */
+static void FC(gemm_pack_lanes)(const FC(gemm_walk) *walk, FC(gemm_lanes) a, FC(gemm_lanes) b, int add, real *to) {
+    const FC(lanes) in_a = FC(between)(a.lo, a.hi), in_b = FC(between)(b.lo, b.hi);
+    const ptrdiff_t step = walk->from_step;
+    if (a.lo == a.hi && b.lo == b.hi && !add)
+        for (ptrdiff_t c = 0; c < walk->channels; c++, to += walk->to_step)
+            FC(store)(to, (vec){0});
+    else if (b.lo == b.hi && !add)
+        for (ptrdiff_t c = 0; c < walk->channels; c++, to += walk->to_step)
+            FC(store)(to, FC(load_lanes)(a.from + c * step, in_a));
+    else
+        for (ptrdiff_t c = 0; c < walk->channels; c++, to += walk->to_step) {
+            const vec pixels = FC(either)(FC(load_lanes)(a.from + c * step, in_a), FC(load_lanes)(b.from + c * step, in_b));
+            FC(store)(to, add ? FC(either)(pixels, FC(load)(to)) : pixels);
+        }
+}
+
+/* The lanes of one piece of a source with a stride. */
+static void FC(gemm_pack_apart)(const FC(gemm_walk) *walk, FC(gemm_lanes) a, int add, real *to) {
+    for (ptrdiff_t c = 0; c < walk->channels; c++, to += walk->to_step) {
+        const real *from = a.from + c * walk->from_step;
+        if (!add)
+            FC(store)(to, (vec){0});
+        for (ptrdiff_t lane = a.lo; lane < a.hi; lane++)
+            to[lane] = from[lane * walk->stride];
+    }
+}
+
+/* NV vectors side by side in one row of the source, for `taps` taps that lie `step` apart: all that is read is source. */
+FC_INLINE void FC(gemm_pack_whole)(const int NV, const FC(gemm_walk) *walk, const real *from, ptrdiff_t taps, ptrdiff_t step,
+                                   real *to) {
+    const ptrdiff_t stride = walk->stride, row = walk->row;
+    for (ptrdiff_t c = 0; c < walk->channels; c++, from += walk->from_step, to += walk->to_step) {
+        ptrdiff_t s = 0;
+        const real *at = from;
+        real *put = to;
+        __builtin_prefetch(from + NV * LANES * stride, 0, 2); /* the next panel's: rows of channels are pages apart */
+        if (stride == 1) {
+            for (; s < taps; s++, at += step, put += row)
+                FC_UNROLL for (int v = 0; v < NV; v++) FC(store)(put + v * LANES, FC(load)(at + v * LANES));
+            continue;
+        }
+        if (stride == 2) {
+            if (step == 1)
+                for (; s + 1 < taps; s += 2, at += 2, put += 2 * row)
+                    FC_UNROLL for (int v = 0; v < NV; v++) {
+                        const vec a = FC(load)(at + 2 * v * LANES), b = FC(load)(at + (2 * v + 1) * LANES);
+                        FC(store)(put + v * LANES, FC(unzip_even)(a, b));
+                        FC(store)(put + row + v * LANES, FC(unzip_odd)(a, b));
+                    }
+            for (; s < taps; s++, at += step, put += row)
+                FC_UNROLL for (int v = 0; v < NV; v++)
+                    FC(store)(put + v * LANES, FC(unzip_even)(FC(load)(at + 2 * v * LANES), FC(load)(at + (2 * v + 1) * LANES)));
+            continue;
+        }
+        if (step == 1)
+            for (; s + FC_TURN <= taps; s += FC_TURN, at += FC_TURN)
+                for (ptrdiff_t v = 0; v < NV; v++) {
+                    vec turned[FC_TURN];
+                    FC(turn)(at + v * LANES * stride, stride, turned);
+                    FC_UNROLL for (int i = 0; i < FC_TURN; i++)
+                        FC(store)(put + (s + i) * row + v * LANES, turned[i]);
+                }
+        for (put += s * row; s < taps; s++, at += step, put += row)
+            for (ptrdiff_t lane = 0; lane < NV * LANES; lane++)
+                put[lane] = at[lane * stride];
+    }
+}
+
+FC_NOINLINE void FC(gemm_pack_wholes)(ptrdiff_t nv, const FC(gemm_walk) *walk, const real *from, ptrdiff_t taps, ptrdiff_t step,
+                                      real *to) {
+    switch (nv) {
+    case 1: FC(gemm_pack_whole)(1, walk, from, taps, step, to); break;
+    case 2: FC(gemm_pack_whole)(2, walk, from, taps, step, to); break;
+    case 3: FC(gemm_pack_whole)(3, walk, from, taps, step, to); break;
+    }
+}
+
+/* One vector for tap (r, s): its pieces of the source, and zeros. */
+static void FC(gemm_pack_pieces)(const fc_gemm *p, const fc_gemm_phase *q, const FC(gemm_walk) *walk, const fc_gemm_source *piece,
+                                 ptrdiff_t pieces, const real *from, ptrdiff_t r, ptrdiff_t s, real *to) {
+    const int together = q->stride_w == 1 ? 2 : 1;
+    ptrdiff_t i = 0;
+    do {
+        FC(gemm_lanes) a = {from, 0, 0}, b = {from, 0, 0};
+        if (i < pieces)
+            a = FC(gemm_inside)(p, q, piece + i, from, r, s);
+        if (i + 1 < pieces && together == 2)
+            b = FC(gemm_inside)(p, q, piece + i + 1, from, r, s);
+        if (q->stride_w == 1)
+            FC(gemm_pack_lanes)(walk, a, b, i > 0, to);
+        else
+            FC(gemm_pack_apart)(walk, a, i > 0, to);
+    } while ((i += together) < pieces);
+}
+
+/* `nv` vectors from v on, which are one run of a source row where nv > 1, for all taps of `channels` channels. The taps that keep
+ * them all inside the source are copied whole. */
+static void FC(gemm_pack_vectors)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gemm_worker *own, ptrdiff_t v, ptrdiff_t nv,
+                                  const real *from, ptrdiff_t channels, real *to, ptrdiff_t row) {
+    const FC(gemm_walk) walk = {channels, p->src_channel, q->down * q->across * row, q->stride_w, row};
+    const fc_gemm_source *piece = own->sources + own->first_source[v];
+    const ptrdiff_t pieces = own->first_source[v + 1] - own->first_source[v];
+    const ptrdiff_t reach = (nv * LANES - 1) * q->stride_w + (q->stride_w == 2); /* two vectors of source give one */
+    ptrdiff_t first = 0, end = 0; /* taps of a row that are inside for all lanes */
+    if (pieces == 1 && piece->lo == 0 && piece->hi == LANES) {
+        while (first < q->across && (piece->w + first * q->step_w < 0 || piece->w + first * q->step_w + reach >= p->W))
+            first++;
+        end = first;
+        while (end < q->across && piece->w + end * q->step_w >= 0 && piece->w + end * q->step_w + reach < p->W)
+            end++;
+    }
+    for (ptrdiff_t r = 0; r < q->down; r++)
+        for (ptrdiff_t s = 0; s < q->across; s++, to += row) {
+            const ptrdiff_t h = first < end ? piece->h + r * q->step_h : -1;
+            if (s == first && h >= 0 && h < p->H) {
+                const real *source = from + piece->from + r * q->step_h * p->W + s * q->step_w;
+                FC(gemm_pack_wholes)(nv, &walk, source, end - first, q->step_w, to);
+                to += (end - first - 1) * row;
+                s = end - 1;
+                continue;
+            }
+            for (ptrdiff_t u = v; u < v + nv; u++) {
+                const int32_t at = own->first_source[u];
+                FC(gemm_pack_pieces)(p, q, &walk, own->sources + at, own->first_source[u + 1] - at, from, r, s,
+                                     to + (u - v) * LANES);
+            }
+        }
+}
+
+/* The panel of vectors v0 .. v1 of the block: [step of k][vector]. */
+static void FC(gemm_pack)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gemm_worker *own, ptrdiff_t v0, ptrdiff_t v1,
+                          const real *from, ptrdiff_t channels) {
+    const fc_gemm_source *first = own->sources + own->first_source[v0], *last = own->sources + own->first_source[v1] - 1;
+    const ptrdiff_t nv = v1 - v0, apart = (nv - 1) * LANES * q->stride_w;
+    real *to = (real *)own->panel;
+    if (last - first == nv - 1 && last->hi == LANES && last->h == first->h && last->from == first->from + apart) {
+        FC(gemm_pack_vectors)(p, q, own, v0, nv, from, channels, to, nv * LANES);
+        return;
+    }
+    for (ptrdiff_t v = v0; v < v1; v++, to += LANES)
+        FC(gemm_pack_vectors)(p, q, own, v, 1, from, channels, to, nv * LANES);
+}
+
+/* ---- items */
+
+/* Rows of sums, `row` elements apart, of the vectors v0 .. v1 of the block to their places. */
+static void FC(gemm_store)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gemm_worker *own, ptrdiff_t v0, ptrdiff_t v1,
+                           const real *sums, ptrdiff_t rows, real *to, const real *bias) {
+    for (ptrdiff_t r = 0; r < rows; r++, to += p->dst_channel)
+        for (ptrdiff_t v = v0; v < v1; v++, sums += LANES) {
+            const fc_gemm_target *piece = own->targets + own->first_target[v];
+            const fc_gemm_target *end = own->targets + own->first_target[v + 1];
+            for (; piece < end; piece++) {
+                if (q->hop_w != 1) {
+                    for (ptrdiff_t lane = piece->lo; lane < piece->hi; lane++)
+                        to[piece->to + lane * q->hop_w] = sums[lane];
+                    continue;
+                }
+                if (piece->hi - piece->lo == LANES && !bias) { /* masked stores are slow on some CPUs */
+                    FC(store)(to + piece->to, FC(load)(sums));
+                    continue;
+                }
+                const FC(lanes) lanes = FC(between)(piece->lo, piece->hi);
+                vec values = FC(load)(sums);
+                if (bias)
+                    values += FC(load_lanes)(bias + r * p->dst_channel + piece->at, lanes);
+                FC(store_lanes)(to + piece->to, values, lanes);
+            }
+        }
+}
+
+/* One block of pixels, one part of the rows. */
+static void FC(gemm_item)(void *context, ptrdiff_t i, int number) {
+    const fc_gemm *p = context;
+    const ptrdiff_t part = i % p->parts, block = i / p->parts, b = block % p->blocks;
+    const ptrdiff_t group = block / p->blocks % p->g.groups;
+    const fc_gemm_phase q = fc_gemm_phase_at(p, block / p->blocks / p->g.groups);
+    const ptrdiff_t all = fc_ceil_div(p->g.N * q.rows * q.cols, LANES);
+    const ptrdiff_t first = fc_part(all, p->blocks, b), vectors = fc_part(all, p->blocks, b + 1) - first;
+    if (!vectors)
+        return;
+    fc_gemm_worker *own = FC(gemm_worker)(p, number);
+    if (own->block != block) {
+        FC(gemm_tables)(p, &q, first, vectors, own);
+        own->block = block;
+    }
+    const int forward = p->operation == FC_FORWARD, contiguous = FC(gemm_contiguous)(p, &q);
+    const ptrdiff_t taps = q.down * q.across, length = p->in * taps, pass = fc_gemm_channels(p, taps);
+    const ptrdiff_t kernel = p->out * p->in * p->g.R * p->g.S;
+    const real *a = forward ? (const real *)p->call->w : (const real *)p->weights;
+    a += group * kernel + q.before * p->out * p->in;
+    const real *from = (const real *)(forward ? p->call->x : p->call->y) + group * p->in * p->src_channel;
+    real *to = (real *)(forward ? p->call->y : p->call->x) + group * p->out * p->dst_channel;
+    const real *bias = forward ? p->call->bias : NULL;
+    const int tied = bias && !p->call->bias_per_position, untied = bias && !tied;
+    const ptrdiff_t m0 = fc_part(p->panels, p->parts, part), m1 = fc_part(p->panels, p->parts, part + 1);
+    const ptrdiff_t row0 = fc_part(p->out, p->panels, m0), rows = fc_part(p->out, p->panels, m1) - row0;
+    const ptrdiff_t panels = fc_ceil_div(vectors, p->vectors);
+    for (ptrdiff_t c0 = 0; c0 < p->in; c0 += pass) {
+        const ptrdiff_t channels = fc_min(pass, p->in - c0), depth = channels * taps;
+        const int last = c0 + channels == p->in;
+        for (ptrdiff_t n = 0; n < panels; n++) {
+            const ptrdiff_t v0 = fc_part(vectors, panels, n), v1 = fc_part(vectors, panels, n + 1), nv = v1 - v0;
+            FC(gemm_pack)(p, &q, own, v0, v1, from + c0 * p->src_channel, channels);
+            const fc_gemm_target *piece = own->targets + own->first_target[v0];
+            const int whole = contiguous && !untied && own->first_target[v1] - own->first_target[v0] == nv &&
+                              piece[nv - 1].hi == LANES && piece[nv - 1].to - piece->to == (nv - 1) * LANES;
+            real *sums = (real *)own->sums + v0 * rows * LANES;
+            for (ptrdiff_t m = m0; m < m1; m++) {
+                const ptrdiff_t r0 = fc_part(p->out, p->panels, m), mr = fc_part(p->out, p->panels, m + 1) - r0;
+                real *tile = sums + (r0 - row0) * nv * LANES;
+                FC(gemm_run) run = {.b = (real *)own->panel, .depth = depth, .add = c0 > 0};
+                run.c = whole ? to + r0 * p->dst_channel + piece->to : tile;
+                run.c_row = whole ? p->dst_channel : nv * LANES;
+                run.bias = tied && !c0 ? bias + group * p->out + r0 : NULL;
+                run.a_row = length, run.a_step = mr;
+                run.a = a + r0 * length + c0 * taps * (forward ? 1 : mr);
+                FC(run_gemm)(!forward, (int)mr, (int)nv, &run);
+                if (last && !whole)
+                    FC(gemm_store)(p, &q, own, v0, v1, tile, mr, to + r0 * p->dst_channel,
+                                   untied ? bias + (group * p->out + r0) * p->dst_channel : NULL);
+            }
+        }
+    }
+}
+
+enum { FC(gemm_gather) = 12 }; /* panels that are packed side by side, so that w is read in longer runs */
+
+/* mr numbers that lie side by side; whole vectors where that stays inside w and what comes after is written later. */
+FC_INLINE void FC(gemm_copy_rows)(const real *from, const real *end, ptrdiff_t mr, int later, real *to,
+                               vec *poison) {
+    if (later && end - from >= FC_GEMM_MAX_ROWS + LANES)
+        for (ptrdiff_t m = 0; m < mr; m += LANES) {
+            const vec weights = FC(load)(from + m);
+            FC(store)(to + m, weights);
+            *poison += weights * 0;
+        }
+    else
+        for (ptrdiff_t m = 0; m < mr; m++) {
+            to[m] = from[m];
+            *poison += FC(splat)(from[m] * 0);
+        }
+}
+
+/* backward_input: some panels of rows of one group, for all phases: a[phase][panel][k][row]. */
+static void FC(gemm_weights_item)(void *context, ptrdiff_t i, int number) {
+    const fc_gemm *p = context;
+    const ptrdiff_t items = fc_ceil_div(p->panels, FC(gemm_gather)), group = i / items, kernel = p->g.R * p->g.S;
+    const ptrdiff_t m0 = i % items * FC(gemm_gather), m1 = fc_min(m0 + FC(gemm_gather), p->panels);
+    const real *w = (const real *)p->call->w + group * p->in * p->out * kernel;
+    const real *end = (const real *)p->call->w + p->g.groups * p->in * p->out * kernel;
+    vec poison = {0}; /* stays 0 as long as the weights are finite: 0 * inf and 0 * NaN are NaN */
+    int poisoned = 0;
+    for (ptrdiff_t f = 0; f < p->phases; f++) {
+        const fc_gemm_phase q = fc_gemm_phase_at(p, f);
+        const ptrdiff_t taps = q.down * q.across, down = p->ah.period * p->g.S, across = p->aw.period;
+        real *phase = (real *)p->weights + (group * kernel + q.before) * p->out * p->in;
+        for (ptrdiff_t k = 0; k < p->in; k++)
+            for (ptrdiff_t m = m0; m < m1; m++) {
+                const ptrdiff_t r0 = fc_part(p->out, p->panels, m), mr = fc_part(p->out, p->panels, m + 1) - r0;
+                const real *from = w + (k * p->out + r0) * kernel + q.first_h * p->g.S + q.first_w;
+                real *to = phase + (r0 * p->in + k * mr) * taps;
+                if (kernel == 1) {
+                    FC(gemm_copy_rows)(from, end, mr, (k + 1) * mr + LANES <= p->in * mr, to, &poison);
+                    continue;
+                }
+                for (ptrdiff_t r = 0; r < q.down; r++)
+                    for (ptrdiff_t s = 0; s < q.across; s++, to += mr)
+                        for (ptrdiff_t row = 0; row < mr; row++) {
+                            const real weight = from[row * kernel + r * down + s * across];
+                            to[row] = weight;
+                            poisoned |= weight - weight != 0;
+                        }
+            }
+    }
+    for (ptrdiff_t l = 0; l < LANES; l++)
+        poisoned |= poison[l] != 0;
+    if (poisoned)
+        FC(gemm_worker)(p, number)->poisoned = 1;
+}
+
+static ptrdiff_t FC(gemm_items)(const fc_gemm *p) { return p->phases * p->g.groups * p->blocks * p->parts; }
+
+static void FC(gemm_forward)(const fc_call *call) {
+    const int threads = fc_worthwhile_threads(&call->geometry, call->threads);
+    fc_gemm p = FC(gemm_plan)(&call->geometry, FC_FORWARD, threads);
+    FC(gemm_divide)(&p, call, threads);
+    fc_parallel(threads, FC(gemm_items)(&p), call->keep_denormals, FC(gemm_item), &p);
+}
+
+static void FC(gemm_backward_input)(const fc_call *call) {
+    const int threads = fc_worthwhile_threads(&call->geometry, call->threads);
+    fc_gemm p = FC(gemm_plan)(&call->geometry, FC_BACKWARD_INPUT, threads);
+    FC(gemm_divide)(&p, call, threads);
+    fc_parallel(p.weights_bytes > FC_GEMM_WEIGHTS ? threads : 1, p.g.groups * fc_ceil_div(p.panels, FC(gemm_gather)),
+                call->keep_denormals, FC(gemm_weights_item), &p);
+    int poisoned = 0;
+    for (int i = 0; i < threads; i++)
+        poisoned |= FC(gemm_worker)(&p, i)->poisoned;
+    if (poisoned) { /* the zeros around y times an infinite weight would be NaN where x does not depend on it */
+        FC(small_backward_input)(call);
+        return;
+    }
+    if (p.ah.phases < p.ah.stride || p.aw.phases < p.aw.stride) /* elements that no tap reaches */
+        memset(call->x, 0, (size_t)(p.g.N * p.g.C * p.g.H * p.g.W) * sizeof(real));
+    fc_parallel(threads, FC(gemm_items)(&p), call->keep_denormals, FC(gemm_item), &p);
+}
