@@ -126,22 +126,36 @@ def _datasets(names: list[str], folders: list[str]) -> dict[str, str | None]:
 
 
 def _worked_example_arguments(parser: Parser) -> None:
-    numbers: dict[str, Any] = {"type": float, "nargs": "+", "metavar": "NUMBER"}
-    parser.add_argument("--x", default=[1, 2, 3, 4], help="the input (default: 1 2 3 4)", **numbers)
-    parser.add_argument("--w", default=[2, 1, 3], help="the kernel (default: 2 1 3)", **numbers)
+    numbers: dict[str, Any] = {"type": _rows, "nargs": "+", "metavar": "NUMBER"}
     parser.add_argument(
-        "--b", default=[1], help="the bias: one number shared by all outputs, or one an output (default: 1)", **numbers
+        "--dims", type=int, choices=(1, 2), default=1, help="1: vectors; 2: matrices, row by row (default: 1)"
     )
-    parser.add_argument("--y", default=[2, 4], help="the targets, one an output (default: 2 4)", **numbers)
+    parser.add_argument("--x", help='the input (default: 1 2 3 4; 2-D: "1 2 0; 0 1 3; 2 1 1")', **numbers)
+    parser.add_argument("--w", help='the kernel (default: 2 1 3; 2-D: "2 1; 0 3")', **numbers)
+    parser.add_argument(
+        "--b",
+        default=[[[1.0]]],
+        help="the bias: one number shared by all outputs, or one an output (default: 1)",
+        **numbers,
+    )
+    parser.add_argument("--y", help='the targets, one an output (default: 2 4; 2-D: "5 8; 3 10")', **numbers)
     parser.add_argument("--lr", type=float, default=0.01, metavar="NUMBER", help="the learning rate (default: 0.01)")
-    parser.add_argument("--stride", type=int, default=1, metavar="N", help="from window to window (default: 1)")
+    parser.add_argument(
+        "--stride",
+        type=int,
+        nargs="+",
+        default=[1],
+        metavar="N",
+        help="from window to window; 2-D: one number, or rows and columns (default: 1)",
+    )
     parser.add_argument(
         "--padding",
         type=_padding,
         nargs="+",
         default=[0],
         metavar="N",
-        help="zeros at both ends, or two numbers (before, after), or 'same' or 'valid' (default: 0)",
+        help="zeros at every end, or 'same' or 'valid', or two numbers: before and after, in 2-D rows and columns; "
+        "2-D takes four, too: above, below, left, right (default: 0)",
     )
     parser.add_argument("--backend", choices=BACKENDS, help="whose numbers to show (default: the best one here)")
     parser.add_argument("--format", choices=("text", "markdown", "latex"), default="text", help="default: text")
@@ -150,17 +164,43 @@ def _worked_example_arguments(parser: Parser) -> None:
 def _worked_example(options: Options) -> None:
     from .experiments import worked_example
 
+    arrays = {name: _array(name, getattr(options, name), options.dims) for name in "xwby"}
+    stride = options.stride[0] if len(options.stride) == 1 else tuple(options.stride)
     example = worked_example.compute(
-        options.x,
-        options.w,
-        options.b,
-        options.y,
-        options.lr,
-        stride=options.stride,
-        padding=options.padding[0] if len(options.padding) == 1 else (tuple(options.padding),),
+        **arrays,
+        lr=options.lr,
+        dims=options.dims,
+        stride=stride,
+        padding=_paddings(options.padding, options.dims),
         backend=options.backend,
     )
     print(worked_example.render(example, options.format))
+
+
+def _array(name: str, given: list[list[list[float]]] | None, dims: int) -> Any:
+    """The numbers of one option, which the shell may have split into several words: a list, or a list of rows."""
+    if given is None:
+        return None
+    rows: list[list[float]] = [[]]
+    for word in given:  # a word's first row goes on where the word before ended, any other starts anew
+        rows[-1] = rows[-1] + word[0]
+        rows += word[1:]
+    if rows[-1] == [] and len(rows) > 1:  # a semicolon at the end
+        rows.pop()
+    if dims == 1 and len(rows) > 1:
+        raise ValueError(f"--{name} has {len(rows)} rows: matrices need --dims 2")
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError(f"--{name}: the rows must have the same length, got {', '.join(str(len(r)) for r in rows)}")
+    return rows[0] if dims == 1 or (name == "b" and len(rows) == len(rows[0]) == 1) else rows
+
+
+def _paddings(given: list[int | str], dims: int) -> Any:
+    """``padding`` as the library takes it, from the numbers of the command line."""
+    if len(given) == 1:
+        return given[0]
+    if dims == 1:
+        return (tuple(given),)
+    return tuple(given) if len(given) != 4 else (tuple(given[:2]), tuple(given[2:]))
 
 
 # ---- bench
@@ -297,8 +337,19 @@ def _padding(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"must be an integer, 'same' or 'valid', got {text!r}") from None
 
 
+def _rows(text: str) -> list[list[float]]:
+    """Rows of numbers, with a semicolon between them: "1 2; 3 4"."""
+    rows = [row.replace(",", " ").split() for row in text.split(";")]
+    try:
+        return [[float(number) for number in row] for row in rows]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid float value: {text!r}") from None
+
+
 def _plain_number(text: str) -> str:
-    """`text`, with the exponent of a negative number written out: argparse would take -1e-3 for an option."""
+    """`text` so that argparse takes it for no option: -1e-3 with the exponent written out, -1;2 after a blank."""
+    if re.match(r"-[0-9.]", text) and ";" in text:
+        return f" {text}"
     return format(Decimal(text), "f") if re.fullmatch(r"-[0-9]*\.?[0-9]+[eE][-+]?[0-9]{1,3}", text) else text
 
 

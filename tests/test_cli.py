@@ -227,6 +227,23 @@ def test_worked_example_takes_every_argument(fastconv: Run, backend: str) -> Non
     assert "p3 = b3 + w1*x4 = 0 + 2*(-0.4) = -0.8" in out
 
 
+def test_worked_example_in_two_dimensions(fastconv: Run) -> None:
+    code, out, _ = fastconv("worked-example", "--dims", "2")
+    assert code == 0
+    assert "the loss falls from 25 to 17.3315" in out
+    line = refused(fastconv("worked-example", "--dims", "2", "--y", "-1;2"))
+    assert "y must have 2 x 2 values, got 2 x 1" in line
+    code, out, _ = fastconv(
+        "worked-example", "--dims", "2", "--x", "-1 2 3; 4 5 6; 7 8 9", "--w", "1", "2;", "3", "4",
+        "--stride", "2", "2", "--y", "-1,2;3,4", "--b", "-1 0;0 2", "--padding", "0", "1", "1", "0",
+    )  # fmt: skip
+    assert code == 0
+    assert "x = [-1 2 3; 4 5 6; 7 8 9]" in out
+    assert "w = [1 2; 3 4]" in out
+    assert "position (1, 1) = [0 x11; 0 x21] = [0 -1; 0 4]" in out
+    assert "(0 above, 1 below) and columns (1 left, 0 right)" in " ".join(out.split())
+
+
 @pytest.mark.parametrize(("format", "start"), [("markdown", "# One "), ("latex", r"\documentclass"), ("text", "One ")])
 def test_worked_example_formats(fastconv: Run, format: str, start: str) -> None:
     code, out, _ = fastconv("worked-example", "--format", format, "--b", "1", "1")
@@ -244,6 +261,10 @@ def test_worked_example_formats(fastconv: Run, format: str, start: str) -> None:
         (["--padding", "1", "2", "3"], "padding"),
         (["--padding", "one"], "argument --padding: must be an integer, 'same' or 'valid', got 'one'"),
         (["--stride", "0"], "stride must be at least 1"),
+        (["--x", "1 2; 3 4"], "--x has 2 rows: matrices need --dims 2"),
+        (["--dims", "2", "--x", "1 2; 3"], "--x: the rows must have the same length, got 2, 1"),
+        (["--dims", "2", "--y", "1 2"], "give 2 x 2 outputs, so y must have 2 x 2 values, got 1 x 2"),
+        (["--dims", "3"], "argument --dims: invalid choice: 3"),
     ],
 )
 def test_worked_example_refuses(fastconv: Run, arguments: list[str], message: str) -> None:

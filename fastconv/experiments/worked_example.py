@@ -1,17 +1,19 @@
 """The convolution that one does with pen and paper: one step of gradient descent, every number with its formula.
 
-A short input x, one kernel w, a bias b and targets y; the loss is half of the sum of squares. The numbers come from the
-library's own :func:`fastconv.conv1d` and :func:`fastconv.conv1d_backward`, the formulas are written out beside them.
+A small input x, one kernel w, a bias b and targets y, all of them vectors or all of them matrices; the loss is half of
+the sum of squares. The numbers come from the library's own :func:`fastconv.conv1d`, :func:`fastconv.conv2d` and their
+backward functions, the formulas are written out beside them.
 
 ``b`` with one value is *shared* by all outputs, the usual convolution; with one value an output it is *untied*.
 The places at which the kernel is laid on the input are *window positions*; the stride is how far apart they lie.
+Every index is a tuple, of one number in 1-D and of (row, column) in 2-D.
 """
 
 from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,20 +22,26 @@ import numpy as np
 from ..geometry import conv_geometry
 
 FORMATS = ("text", "markdown", "latex")
+Index = tuple[int, ...]
+# What is taken where nothing is given: x, w and y by the number of dimensions.
+DEFAULTS: dict[int, tuple[Any, Any, Any]] = {
+    1: ((1, 2, 3, 4), (2, 1, 3), (2, 4)),
+    2: (((1, 2, 0), (0, 1, 3), (2, 1, 1)), ((2, 1), (0, 3)), ((5, 8), (3, 10))),
+}
 
 
 @dataclass(frozen=True)
 class Example:
-    """The numbers of one step. All arrays are 1-D float64; ``b``, ``grad_b`` and ``b_after`` have one value (shared)
-    or one an output (untied)."""
+    """The numbers of one step. All arrays are float64, 1-D or 2-D; ``b``, ``grad_b`` and ``b_after`` have one value
+    (shared, shape (1,)) or one an output (untied)."""
 
     x: np.ndarray
     w: np.ndarray
     b: np.ndarray
     y: np.ndarray
     lr: float
-    stride: int
-    padding: tuple[int, int]  # zeros before x and after it
+    stride: tuple[int, ...]  # an axis each
+    padding: tuple[tuple[int, int], ...]  # zeros before x and after it, an axis each
     prediction: np.ndarray
     loss: float
     grad_output: np.ndarray
@@ -47,81 +55,91 @@ class Example:
 
     @property
     def untied(self) -> bool:
-        return len(self.b) > 1
+        return self.b.size > 1
 
-    def taps(self, output: int) -> list[tuple[int, int]]:
+    @property
+    def dims(self) -> int:
+        return self.x.ndim
+
+    def taps(self, output: Index) -> list[tuple[Index, Index]]:
         """The pairs (index into w, index into x) that `output` multiplies; those in the padding are left out."""
-        start = output * self.stride - self.padding[0]
-        return [(k, start + k) for k in range(len(self.w)) if 0 <= start + k < len(self.x)]
+        start = [i * step - before for i, step, (before, _) in zip(output, self.stride, self.padding)]
+        pairs = [(k, tuple(s + n for s, n in zip(start, k))) for k in np.ndindex(self.w.shape)]
+        return [(k, j) for k, j in pairs if all(0 <= n < size for n, size in zip(j, self.x.shape))]
 
 
 def compute(
-    x: Sequence[float] = (1, 2, 3, 4),
-    w: Sequence[float] = (2, 1, 3),
-    b: Sequence[float] = (1,),
-    y: Sequence[float] = (2, 4),
+    x: Any = None,
+    w: Any = None,
+    b: Any = (1,),
+    y: Any = None,
     lr: float = 0.01,
     *,
-    stride: int = 1,
+    dims: int = 1,
+    stride: Any = 1,
     padding: Any = 0,
     backend: str | None = None,
 ) -> Example:
-    """One step of gradient descent on ``1/2 * sum((conv1d(x, w) + b - y)**2)``.
+    """One step of gradient descent on ``1/2 * sum((conv(x, w) + b - y)**2)``.
 
     Parameters
     ----------
     x, w, y
-        Input (L,), kernel (K,) and targets, one an output.
+        Input (L,), kernel (K,) and targets, one an output; with ``dims=2`` matrices (H, W), (R, S) and (P, Q), row by
+        row. The default is the homework's example, or a small one in 2-D.
     b
         One value shared by all outputs, or one an output (untied).
     lr
         The learning rate.
+    dims
+        1 or 2.
     stride, padding
-        As in :func:`fastconv.conv1d`.
+        As in :func:`fastconv.conv1d` and :func:`fastconv.conv2d`.
     backend
         As there; None is the current one.
 
     Raises
     ------
     ValueError
-        Where the lengths do not fit each other, or a number (a loss, too) is not finite.
+        Where the sizes do not fit each other, or a number (a loss, too) is not finite.
 
     Examples
     --------
     >>> example = compute()
     >>> example.prediction.tolist(), example.loss
     ([14.0, 20.0], 200.0)
+    >>> compute(dims=2).grad_w.tolist()
+    [[14.0, 5.0], [9.0, 22.0]]
     """
     import fastconv as fc
 
-    arrays = {}
-    for name, values in (("x", x), ("w", w), ("b", b), ("y", y)):
-        arrays[name] = np.array(values, dtype=np.float64).reshape(-1)
-        if not arrays[name].size:
-            raise ValueError(f"{name} needs at least one value")
-        if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"{name} must be finite numbers, got {list(values)}")
+    if dims not in DEFAULTS:
+        raise ValueError(f"dims must be 1 or 2, got {dims!r}")
+    given = [default if value is None else value for value, default in zip((x, w, y), DEFAULTS[dims])]
+    arrays = {name: _numbers(name, values, dims) for name, values in zip("xwyb", [*given, b])}
     if not np.isfinite(lr):
         raise ValueError(f"the learning rate must be a finite number, got {lr}")
     X, W, B, Y = (arrays[name] for name in "xwby")
 
     image, kernel = X[None, None], W[None, None]
-    geometry, (_, zeros) = conv_geometry(1, image.shape, kernel.shape, stride, padding)
-    outputs = geometry.Q
-    if Y.size != outputs:
+    geometry, pads = conv_geometry(dims, image.shape, kernel.shape, stride, padding)
+    outputs = (geometry.P, geometry.Q)[-dims:]
+    if Y.shape != outputs:
+        sizes = f"x of {_size(X.shape)}, a kernel of {_size(W.shape)}, stride {stride} and padding {padding} give "
         raise ValueError(
-            f"x of length {X.size}, a kernel of length {W.size}, stride {stride} and padding {padding} give "
-            f"{_count(outputs, 'output')}, so y must have {_count(outputs, 'value')}, got {Y.size}"
+            f"{sizes}{_counts(outputs, 'output')}, so y must have {_counts(outputs, 'value')}, got {_times(Y.shape)}"
         )
-    if B.size not in (1, outputs):
+    if B.shape not in ((1,), outputs):
         raise ValueError(
-            f"b must have 1 value (shared by the outputs) or {outputs} (untied, one an output), got {B.size}"
+            f"b must have 1 value (shared by the outputs) or {_times(outputs)} (untied, one an output), "
+            f"got {_times(B.shape)}"
         )
 
+    convolve, differentiate = (fc.conv1d, fc.conv1d_backward) if dims == 1 else (fc.conv2d, fc.conv2d_backward)
     how: dict[str, Any] = {"stride": stride, "padding": padding, "backend": backend}
 
     def predict(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        return fc.conv1d(image, weight, bias[None] if bias.size > 1 else bias, **how)[0, 0]
+        return convolve(image, weight, bias[None] if bias.size > 1 else bias, **how)[0, 0]
 
     def half_squares(error: np.ndarray) -> float:
         with np.errstate(over="ignore"):
@@ -132,11 +150,11 @@ def compute(
 
     prediction = predict(kernel, B)
     grad_output = prediction - Y
-    grad_x, grad_w, grad_b = fc.conv1d_backward(
-        grad_output[None, None], image, kernel, bias_shape=(1, outputs) if B.size > 1 else (1,), **how
+    grad_x, grad_w, grad_b = differentiate(
+        grad_output[None, None], image, kernel, bias_shape=(1, *outputs) if B.size > 1 else (1,), **how
     )
     assert grad_x is not None and grad_w is not None and grad_b is not None  # the default output_mask asks for all
-    w_after, b_after = W - lr * grad_w[0, 0], B - lr * grad_b.reshape(-1)
+    w_after, b_after = W - lr * grad_w[0, 0], B - lr * grad_b.reshape(B.shape)
     prediction_after = predict(w_after[None, None], b_after)
     return Example(
         x=X,
@@ -144,13 +162,13 @@ def compute(
         b=B,
         y=Y,
         lr=float(lr),
-        stride=geometry.stride[1],
-        padding=zeros,
+        stride=geometry.stride[-dims:],
+        padding=pads[-dims:],
         prediction=prediction,
         loss=half_squares(grad_output),
         grad_output=grad_output,
         grad_w=grad_w[0, 0],
-        grad_b=grad_b.reshape(-1),
+        grad_b=grad_b.reshape(B.shape),
         grad_x=grad_x[0, 0],
         w_after=w_after,
         b_after=b_after,
@@ -159,8 +177,34 @@ def compute(
     )
 
 
+def _numbers(name: str, values: Any, dims: int) -> np.ndarray:
+    """`values` as a vector or, with dims 2, as a matrix; a single one as a vector of one for the bias."""
+    array = np.array(values, dtype=np.float64)
+    if dims == 1 or (name == "b" and array.size == 1):
+        array = array.reshape(-1)
+    elif array.ndim != dims:
+        raise ValueError(f"{name} must be a matrix, given row by row (1 2; 3 4), got {values}")
+    if not array.size:
+        raise ValueError(f"{name} needs at least one value")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite numbers, got {list(values)}")
+    return array
+
+
 def _count(n: int, thing: str) -> str:
     return f"{n} {thing}{'' if n == 1 else 's'}"
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _counts(sizes: Sequence[int], thing: str) -> str:
+    return _count(sizes[0], thing) if len(sizes) == 1 else f"{_times(sizes)} {thing}s"
+
+
+def _size(sizes: Sequence[int]) -> str:
+    return f"length {sizes[0]}" if len(sizes) == 1 else f"size {_times(sizes)}"
 
 
 # ---- notation: how names, numbers, products and sums are written
@@ -175,7 +219,10 @@ class _Plain:
         e = example
         sizes = [np.abs(values).max() for values in (e.x, e.w, e.b, e.y)]
         # What is this small beside the terms that were added is a rounding error: 0.1 + 0.2 - 0.3 is written as 0.
-        self._dust = np.finfo(np.float64).eps * (sizes[0] * sizes[1] * len(e.w) + sizes[2] + sizes[3])
+        self._dust = np.finfo(np.float64).eps * (sizes[0] * sizes[1] * e.w.size + sizes[2] + sizes[3])
+        # x12 is row 1, column 2; where a size has two digits it is written x1_2.
+        self._columns = e.x.shape[-1]
+        self._comma = "" if max(*e.x.shape, *e.w.shape, *e.y.shape) < 10 else "_"
 
     def number(self, value: float) -> str:
         return self.given(0.0 if abs(value) < self._dust else value)
@@ -189,24 +236,32 @@ class _Plain:
         text = self.number(value)
         return f"({text})" if text.startswith("-") else text
 
-    def name(self, letter: str, index: int | None = None, after: bool = False) -> str:
-        return letter + ("" if index is None else str(index)) + ("'" if after else "")
+    def name(self, letter: str, index: Index | None = None, after: bool = False) -> str:
+        """The name of an element; indices count from 0 in the program and from 1 on paper."""
+        return letter + self._comma.join(str(i + 1) for i in index or ()) + ("'" if after else "")
 
     def derivative(self, name: str) -> str:
         return f"dE/d{name}"
 
-    def running(self, letter: str, index: str) -> str:
+    def running(self, letter: str, index: Sequence[str]) -> str:
         """A name with an index that is itself an expression."""
-        return f"{letter}_{index}" if len(index) == 1 else f"{letter}_({index})"
+        letters = all(len(part) == 1 for part in index)
+        return f"{letter}_{''.join(index)}" if letters else f"{letter}_({', '.join(index)})"
 
-    def sum_over(self, index: str, last: int) -> str:
-        return f"sum over {index} = 1..{last} of "
+    def sum_over(self, index: Sequence[str], last: Sequence[int]) -> str:
+        return f"sum over {', '.join(f'{i} = 1..{n}' for i, n in zip(index, last))} of "
 
-    def sum_where(self, index: str, other: str, condition: str) -> str:
-        return f"sum over all {index}, {other} with {condition} of "
+    def sum_where(self, index: Sequence[str], conditions: Sequence[str]) -> str:
+        return f"sum over all {', '.join(index)} with {' and '.join(conditions)} of "
 
-    def window(self, index: int) -> str:
-        return f"position {index}"
+    def window(self, index: Index) -> str:
+        return f"position {index[0] + 1}" if len(index) == 1 else f"position {self.vector(i + 1 for i in index)}"
+
+    def vector(self, parts: Iterable[Any]) -> str:
+        return f"({', '.join(map(str, parts))})"
+
+    def matrix(self, rows: Sequence[Sequence[str]]) -> str:
+        return f"[{'; '.join(' '.join(row) for row in rows)}]"
 
     def math(self, formula: str) -> str:
         """A formula within a sentence."""
@@ -233,23 +288,29 @@ class _Math(_Plain):
         mantissa, _, exponent = super().given(value).partition("e")
         return rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if exponent else mantissa
 
-    def name(self, letter: str, index: int | None = None, after: bool = False) -> str:
-        return letter + ("'" if after else "") + ("" if index is None else f"_{{{index}}}")
+    def name(self, letter: str, index: Index | None = None, after: bool = False) -> str:
+        numbers = ",".join(str(i + 1) for i in index or ())
+        return letter + ("'" if after else "") + (f"_{{{numbers}}}" if numbers else "")
 
     def derivative(self, name: str) -> str:
         return rf"\frac{{\partial E}}{{\partial {name}}}"
 
-    def running(self, letter: str, index: str) -> str:
-        return f"{letter}_{{{index}}}"
+    def running(self, letter: str, index: Sequence[str]) -> str:
+        return f"{letter}_{{{', '.join(index)}}}"
 
-    def sum_over(self, index: str, last: int) -> str:
-        return rf"\sum_{{{index}=1}}^{{{last}}} "
+    def sum_over(self, index: Sequence[str], last: Sequence[int]) -> str:
+        return "".join(rf"\sum_{{{i}=1}}^{{{n}}} " for i, n in zip(index, last))
 
-    def sum_where(self, index: str, other: str, condition: str) -> str:
-        return rf"\sum_{{{index},\,{other}:\ {condition}}} "
+    def sum_where(self, index: Sequence[str], conditions: Sequence[str]) -> str:
+        spaced = r",\,".join(index)
+        return rf"\sum_{{{spaced}:\ " + r",\ ".join(conditions) + "} "
 
-    def window(self, index: int) -> str:
-        return rf"\text{{position {index}}}"
+    def window(self, index: Index) -> str:
+        return rf"\text{{{super().window(index)}}}"
+
+    def matrix(self, rows: Sequence[Sequence[str]]) -> str:
+        lines = r" \\ ".join(" & ".join(row) for row in rows)
+        return rf"\begin{{pmatrix}} {lines} \end{{pmatrix}}"
 
     def math(self, formula: str) -> str:
         return f"${formula}$"
@@ -270,12 +331,15 @@ class _Math(_Plain):
 
     @staticmethod
     def _width(formula: str) -> int:
-        return len(re.sub(r"\\[a-z]+|[{}_^&\\]", "", formula))
+        one_line = re.sub(
+            r"\\begin{pmatrix}(.*?)\\end{pmatrix}", lambda matrix: max(matrix[1].split(r"\\"), key=len), formula
+        )
+        return len(re.sub(r"\\[a-z]+|[{}_^&\\]", "", one_line))
 
     def _broken(self, expression: str) -> str:
         """`expression` with line breaks before a plus or after a comma where it would run off the page."""
         lines = [""]
-        for part in re.split(r"(?= \+ )|(?<=,)", expression):
+        for part in re.split(r"(?= \+ )|(?<=,)(?= )", expression):
             if lines[-1] and self._width(lines[-1]) + self._width(part) > self.line_width:
                 lines.append("")
             lines[-1] += part
@@ -295,7 +359,10 @@ class _Latex(_Math):
         return f"\\section*{{{title}}}\n{words}\n\\begin{{align*}}\n{self.block(chains)}\n\\end{{align*}}\n"
 
     def document(self, title: str, sections: list[str]) -> str:
-        head = [r"\documentclass{article}", r"\usepackage{amsmath}", r"\allowdisplaybreaks", r"\begin{document}"]
+        head = [r"\documentclass{article}", r"\usepackage{amsmath}", r"\allowdisplaybreaks"]
+        if self._columns > 10:  # amsmath's limit
+            head.append(rf"\setcounter{{MaxMatrixCols}}{{{self._columns}}}")
+        head.append(r"\begin{document}")
         return "\n".join(
             [*head, rf"\begin{{center}}\Large {title}\end{{center}}", "", *sections, r"\end{document}", ""]
         )
@@ -314,13 +381,14 @@ def render(example: Example, format: str = "text") -> str:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     notation = _NOTATIONS[format](example)
     sections = [notation.section(*section) for section in _Derivation(example, notation).sections()]
-    return notation.document("One training step of a 1-D convolution", sections)
+    return notation.document(f"One training step of a {example.dims}-D convolution", sections)
 
 
 @dataclass(frozen=True)
 class _Gradient:
     """What is known of one parameter's gradient."""
 
+    index: Index
     parameter: str
     names: str  # the sum as a formula
     numbers: str  # the same with the values put in
@@ -332,22 +400,21 @@ class _Derivation:
 
     def __init__(self, example: Example, notation: _Plain):
         self.e, self.m = example, notation
-        self.outputs = range(len(example.y))
-        self.padded = any(example.padding)
+        self.outputs = list(np.ndindex(example.y.shape))
+        self.padded = any(map(any, example.padding))
 
     def sections(self) -> list[tuple[str, str, list[list[str]]]]:
         e, m = self.e, self.m
-        K = len(e.w)
-        index = self._index()
-        p_i, y_i, g_i, w_k = m.running("p", "i"), m.running("y", "i"), m.running("g", "i"), m.running("w", "k")
-        b_i, x_ik = m.running("b", "i") if e.untied else "b", m.running("x", index)
-        forward = f"{p_i} = {b_i} + {m.sum_over('k', K)}{w_k}{m.times}{x_ik}"
+        # The letters that count outputs, taps and elements of the input.
+        i, k, j = ("i", "k", "j") if e.dims == 1 else ("ij", "kl", "mn")
+        index = self._index(i, k)
+        p_i, y_i, g_i, w_k = (m.running(letter, letters) for letter, letters in zip("pygw", (i, i, i, k)))
+        b_i, x_ik = m.running("b", i) if e.untied else "b", m.running("x", index)
+        conditions = [f"{part} = {letter}" for part, letter in zip(index, j)]
+        forward = f"{p_i} = {b_i} + {m.sum_over(k, e.w.shape)}{w_k}{m.times}{x_ik}"
         by_output = f"{g_i} = {m.derivative(p_i)} = {p_i} - {y_i}"
-        by_w = f"{m.derivative(w_k)} = {m.sum_over('i', len(e.y))}{g_i}{m.times}{x_ik}"
-        by_x = f"{m.derivative(m.running('x', 'j'))} = {m.sum_where('i', 'k', f'{index} = j')}{g_i}{m.times}{w_k}"
-        around = (
-            f" with {_count(e.padding[0], 'zero')} put before it and {e.padding[1]} after it," if self.padded else ""
-        )
+        by_w = f"{m.derivative(w_k)} = {m.sum_over(i, e.y.shape)}{g_i}{m.times}{x_ik}"
+        by_x = f"{m.derivative(m.running('x', j))} = {m.sum_where(i + k, conditions)}{g_i}{m.times}{w_k}"
         outside = f" Outside of {m.math('x')} there are zeros." if self.padded else ""
         of_w, of_b, of_x = self._by_kernel(), self._by_bias(), self._by_input()
         return [
@@ -356,17 +423,17 @@ class _Derivation:
                 f"Input {m.math('x')}, kernel {m.math('w')}, {'untied' if e.untied else 'shared'} bias {m.math('b')}, "
                 f"targets {m.math('y')}, learning rate {m.math(m.lr)}.",
                 [
-                    ["x", self._vector(e.x)],
-                    ["w", self._vector(e.w)],
-                    ["b", self._vector(e.b) if e.untied else m.number(e.b[0])],
-                    ["y", self._vector(e.y)],
+                    ["x", self._array(e.x)],
+                    ["w", self._array(e.w)],
+                    ["b", self._array(e.b) if e.untied else m.number(e.b[0])],
+                    ["y", self._array(e.y)],
                     [m.lr, m.given(e.lr)],
                 ],
             ),
             (
                 "Window positions",
-                f"The kernel is laid on {m.math('x')},{around} at {_count(len(e.y), 'window position')}, "
-                f"{e.stride} apart (the stride). At each of them it covers {_count(K, 'element')}.",
+                f"The kernel is laid on {m.math('x')},{self._around()} at {_counts(e.y.shape, 'window position')}, "
+                f"{self._apart()} apart (the stride). At each of them it covers {_counts(e.w.shape, 'element')}.",
                 self._windows(),
             ),
             (
@@ -380,12 +447,12 @@ class _Derivation:
                 f"The 2 of the square cancels the half: {m.math(by_output)}.",
                 [
                     [
-                        m.name("g", i + 1),
-                        f"{m.name('p', i + 1)} - {m.name('y', i + 1)}",
-                        f"{m.number(e.prediction[i])} - {m.factor(e.y[i])}",
-                        m.number(e.grad_output[i]),
+                        m.name("g", output),
+                        f"{m.name('p', output)} - {m.name('y', output)}",
+                        f"{m.number(e.prediction[output])} - {m.factor(e.y[output])}",
+                        m.number(e.grad_output[output]),
                     ]
-                    for i in self.outputs
+                    for output in self.outputs
                 ],
             ),
             (
@@ -422,16 +489,40 @@ class _Derivation:
             ),
         ]
 
-    def _index(self) -> str:
-        """Which element of x the k-th tap of the i-th window reads, everything counted from 1."""
-        step = "i" if self.e.stride == 1 else f"{self.e.stride}i"
-        return f"{step} + k - {self.e.stride + self.e.padding[0]}"
+    def _index(self, outputs: str, taps: str) -> list[str]:
+        """Which element of x a tap of a window reads, everything counted from 1, by the letters that count them."""
+        parts = []
+        for i, k, stride, (before, _) in zip(outputs, taps, self.e.stride, self.e.padding):
+            parts.append(f"{i if stride == 1 else f'{stride}{i}'} + {k} - {stride + before}")
+        return parts
 
-    def _vector(self, values: np.ndarray) -> str:
-        return f"({', '.join(self.m.number(value) for value in values)})"
+    def _around(self) -> str:
+        if not self.padded:
+            return ""
+        if self.e.dims == 1:
+            ((before, after),) = self.e.padding
+            return f" with {_count(before, 'zero')} put before it and {after} after it,"
+        (top, bottom), (left, right) = self.e.padding
+        return (
+            f" with rows of zeros put around it ({top} above, {bottom} below) and columns ({left} left, {right} right),"
+        )
 
-    def _bias(self, i: int, after: bool = False) -> str:
-        return self.m.name("b", i + 1 if self.e.untied else None, after)
+    def _apart(self) -> str:
+        if len(set(self.e.stride)) == 1:
+            return str(self.e.stride[0])
+        return f"{_count(self.e.stride[0], 'row')} and {_count(self.e.stride[1], 'column')}"
+
+    def _array(self, values: np.ndarray) -> str:
+        return self._written([self.m.number(value) for value in values.flat], values.shape)
+
+    def _written(self, parts: list[str], shape: tuple[int, ...]) -> str:
+        """A vector, or a matrix row by row."""
+        if len(shape) == 1:
+            return self.m.vector(parts)
+        return self.m.matrix([parts[start : start + shape[1]] for start in range(0, len(parts), shape[1])])
+
+    def _bias(self, index: Index, after: bool = False) -> str:
+        return self.m.name("b", index if self.e.untied else None, after)
 
     def _products(self, terms: list[tuple[str, float, str, float]]) -> tuple[str, str]:
         """The sum of the products of (name, value, name, value), in names and in numbers."""
@@ -445,9 +536,10 @@ class _Derivation:
         chains = []
         for i in self.outputs:
             read = dict(e.taps(i))
-            names = [m.name("x", read[k] + 1) if k in read else "0" for k in range(len(e.w))]
-            values = [m.number(e.x[read[k]]) if k in read else "0" for k in range(len(e.w))]
-            chains.append([m.window(i + 1), f"({', '.join(names)})", f"({', '.join(values)})"])
+            cells = [read.get(k) for k in np.ndindex(e.w.shape)]
+            names = ["0" if cell is None else m.name("x", cell) for cell in cells]
+            values = ["0" if cell is None else m.number(e.x[cell]) for cell in cells]
+            chains.append([m.window(i), *(self._written(parts, e.w.shape) for parts in (names, values))])
         return chains
 
     def _forward(self, w: np.ndarray, b: np.ndarray, p: np.ndarray, after: bool = False) -> list[list[str]]:
@@ -455,16 +547,16 @@ class _Derivation:
         chains = []
         for i in self.outputs:
             names, numbers = self._products(
-                [(m.name("w", k + 1, after), w[k], m.name("x", j + 1), e.x[j]) for k, j in e.taps(i)]
+                [(m.name("w", k, after), w[k], m.name("x", j), e.x[j]) for k, j in e.taps(i)]
             )
-            b_value = m.number(b[i if e.untied else 0])
+            b_value = m.number(b[i] if e.untied else b[0])
             sums = [f"{self._bias(i, after)} + {names}", f"{b_value} + {numbers}"]
-            chains.append([m.name("p", i + 1, after), *sums, m.number(p[i])])
+            chains.append([m.name("p", i, after), *sums, m.number(p[i])])
         return chains
 
     def _loss(self, p: np.ndarray, value: float, after: bool = False) -> list[str]:
         e, m = self.e, self.m
-        names = [f"({m.name('p', i + 1, after)} - {m.name('y', i + 1)})^2" for i in self.outputs]
+        names = [f"({m.name('p', i, after)} - {m.name('y', i)})^2" for i in self.outputs]
         numbers = [f"({m.number(p[i])} - {m.factor(e.y[i])})^2" for i in self.outputs]
         sums = [f"{m.half}{m.times}({' + '.join(terms)})" for terms in (names, numbers)]
         return [m.name("E", after=after), *sums, m.number(value)]
@@ -472,29 +564,29 @@ class _Derivation:
     def _by_kernel(self) -> list[_Gradient]:
         e, m = self.e, self.m
         found = []
-        for k in range(len(e.w)):
+        for k in np.ndindex(e.w.shape):
             uses = [(i, j) for i in self.outputs for tap, j in e.taps(i) if tap == k]
-            terms = [(m.name("g", i + 1), e.grad_output[i], m.name("x", j + 1), e.x[j]) for i, j in uses]
-            found.append(_Gradient(m.name("w", k + 1), *self._products(terms), e.grad_w[k]))
+            terms = [(m.name("g", i), e.grad_output[i], m.name("x", j), e.x[j]) for i, j in uses]
+            found.append(_Gradient(k, m.name("w", k), *self._products(terms), e.grad_w[k]))
         return found
 
     def _by_input(self) -> list[_Gradient]:
         e, m = self.e, self.m
         found = []
-        for cell in range(len(e.x)):
+        for cell in np.ndindex(e.x.shape):
             uses = [(i, k) for i in self.outputs for k, j in e.taps(i) if j == cell]
-            terms = [(m.name("g", i + 1), e.grad_output[i], m.name("w", k + 1), e.w[k]) for i, k in uses]
-            found.append(_Gradient(m.name("x", cell + 1), *self._products(terms), e.grad_x[cell]))
+            terms = [(m.name("g", i), e.grad_output[i], m.name("w", k), e.w[k]) for i, k in uses]
+            found.append(_Gradient(cell, m.name("x", cell), *self._products(terms), e.grad_x[cell]))
         return found
 
     def _by_bias(self) -> list[_Gradient]:
         e, m = self.e, self.m
         found = []
-        for n, value in enumerate(e.grad_b):
-            uses = [n] if e.untied else list(self.outputs)
-            names = " + ".join(m.name("g", i + 1) for i in uses)
+        for n in np.ndindex(e.b.shape):
+            uses = [n] if e.untied else self.outputs
+            names = " + ".join(m.name("g", i) for i in uses)
             numbers = " + ".join(m.factor(e.grad_output[i]) for i in uses)
-            found.append(_Gradient(self._bias(n), names, numbers, value))
+            found.append(_Gradient(n, self._bias(n), names, numbers, e.grad_b[n]))
         return found
 
     def _gradients(self, found: list[_Gradient]) -> list[list[str]]:
@@ -505,16 +597,16 @@ class _Derivation:
         m = self.m
         lr = m.given(self.e.lr) if self.e.lr >= 0 else f"({m.given(self.e.lr)})"
         chains = []
-        for n, g in enumerate(found):
-            before = m.number(old[n])
+        for g in found:
+            before = m.number(old[g.index])
             names, numbers = (f"({terms})" if " + " in terms else terms for terms in (g.names, g.numbers))
             chains.append(
                 _chain(
-                    self._bias(n, after=True) if letter == "b" else m.name(letter, n + 1, after=True),
+                    self._bias(g.index, after=True) if letter == "b" else m.name(letter, g.index, after=True),
                     f"{g.parameter} - {m.lr}{m.times}{names}",
                     f"{before} - {lr}{m.times}{numbers}",
                     f"{before} - {lr}{m.times}{m.factor(g.value)}",
-                    m.number(new[n]),
+                    m.number(new[g.index]),
                 )
             )
         return chains

@@ -39,6 +39,14 @@ CASES: list[dict[str, Any]] = [
     {"x": [0.1, 0.2, 0.3], "w": [1, 1, -1], "y": [1], "b": [0], "lr": 1e-7},
     {"lr": -0.01},
     {"x": list(range(30)), "w": [0.5] * 20, "y": [1.5] * 11, "b": [0.25] * 11, "lr": 1e-4},
+    {"dims": 2},
+    {"dims": 2, "b": [[1, -1], [2, 0.5]]},
+    {"dims": 2, "x": [[1, -2, 3], [4, 0.5, -6]], "w": [[2], [-1]], "y": [[1, 2, 3]], "stride": (3, 1), "b": [-1]},
+    {"dims": 2, "stride": (2, 1), "padding": 1, "y": [[1, 2, 3, 4], [-5, 6, 7, 8]]},
+    {"dims": 2, "padding": ((1, 0), (0, 2)), "stride": 2, "y": [[1, 2], [3, 4]]},
+    {"dims": 2, "padding": "same", "y": [[1, 2, 3], [4, 5, 6], [7, 8, 9]]},
+    {"dims": 2, "x": [[2]], "w": [[3]], "y": [[6]]},
+    {"dims": 2, "x": np.arange(36).reshape(3, 12) - 9, "w": np.ones((3, 3)) / 2, "y": [range(10)], "lr": 1e-4},
 ]
 CASE = pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
 
@@ -77,14 +85,16 @@ def test_every_formula_gives_the_number_beside_it(case: dict[str, Any]) -> None:
     lists |= {"w_after": e.w_after, "b_after": e.b_after, "p_after": e.prediction_after}
     lists |= {"slope_x": e.grad_x, "slope_w": e.grad_w, "slope_b": e.grad_b}
     names = {"lr": e.lr, "E": e.loss, "E_after": e.loss_after}
+    comma = "" if max(*e.x.shape, *e.w.shape, *e.y.shape) < 10 else "_"
     for name, values in lists.items():
-        start = name.partition("_after")[0]
-        names |= {f"{start}{i}{name[len(start) :]}": float(value) for i, value in enumerate(values, 1)}
-    names |= {"b": float(e.b[0]), "b_after": float(e.b_after[0]), "slope_b": float(e.grad_b[0])}
+        start, after, _ = name.partition("_after")
+        for index, value in np.ndenumerate(values):
+            names[start + comma.join(str(i + 1) for i in index) + after] = float(value)
+    names |= {"b": e.b.flat[0], "b_after": e.b_after.flat[0], "slope_b": e.grad_b.flat[0]}
     scale = max(1.0, *(abs(value) for value in names.values()))
 
-    equations = re.findall(r"^  ((?:p\d+|g\d+|dE/d\w+|[wb]\d*'|E)'? = .*)$", render(e), re.MULTILINE)
-    assert len(equations) == 3 * len(e.y) + 2 * len(e.w) + len(e.x) + 2 * len(e.b) + 2
+    equations = re.findall(r"^  ((?:p[\d_]+|g[\d_]+|dE/d\w+|[wb][\d_]*'|E)'? = .*)$", render(e), re.MULTILINE)
+    assert len(equations) == 3 * e.y.size + 2 * e.w.size + e.x.size + 2 * e.b.size + 2
     for equation in equations:
         python = equation.replace("^", "**").replace("'", "_after").replace("dE/d", "slope_")
         links = [eval(link, {"__builtins__": {}}, names) for link in python.split(" = ")]
@@ -95,15 +105,18 @@ def test_every_formula_gives_the_number_beside_it(case: dict[str, Any]) -> None:
 def test_gradients_are_slopes_of_the_loss(backend: str, case: dict[str, Any]) -> None:
     example = compute(**case, backend=backend)
     arguments = {"x": example.x, "w": example.w, "b": example.b}
-    how = {"stride": case.get("stride", 1), "padding": case.get("padding", 0), "y": example.y, "backend": backend}
+    how = {key: case[key] for key in ("dims", "stride", "padding") if key in case} | {
+        "y": example.y,
+        "backend": backend,
+    }
     for name, gradient in (("x", example.grad_x), ("w", example.grad_w), ("b", example.grad_b)):
         for i in range(gradient.size):
             losses = []
             for step in (0.5, -0.5):  # the loss is a parabola in each of them, so that central differences are exact
                 moved = arguments[name].copy()
-                moved[i] += step
+                moved.flat[i] += step
                 losses.append(compute(**{**arguments, name: moved}, **how).loss)
-            assert gradient[i] == pytest.approx(losses[0] - losses[1], rel=1e-9, abs=1e-9 * (1 + example.loss))
+            assert gradient.flat[i] == pytest.approx(losses[0] - losses[1], rel=1e-9, abs=1e-9 * (1 + example.loss))
 
 
 @CASE
@@ -111,6 +124,10 @@ def test_the_step_goes_against_the_gradient(case: dict[str, Any]) -> None:
     example = compute(**case)
     np.testing.assert_allclose(example.w_after, example.w - example.lr * example.grad_w, rtol=1e-14)
     np.testing.assert_allclose(example.b_after, example.b - example.lr * example.grad_b, rtol=1e-14)
+
+
+def _widest_row(matrix: re.Match[str]) -> str:
+    return max(matrix[0].split(r" \\ "), key=len).replace("&", "")
 
 
 @CASE
@@ -128,6 +145,7 @@ def test_latex_is_well_formed(case: dict[str, Any]) -> None:
     assert text.count("$") % 2 == 0
     assert text.isascii()
     for block in re.findall(r"\\begin{align\*}\n(.*?)\n\\end{align\*}", text, re.DOTALL):
+        block = re.sub(r"\\begin{pmatrix}.*?\\end{pmatrix}", _widest_row, block)
         rows = block.split("\\\\\n")
         assert all(row.count("&") == 1 for row in rows), block
         assert max(len(re.sub(r"\\[a-z]+|[{}_^&\\]", "", row)) for row in rows) < 75, "runs off the page"
@@ -170,6 +188,14 @@ def test_rounding_dust_is_not_shown() -> None:
         ({"lr": float("inf")}, "the learning rate must be a finite number"),
         ({"stride": 0}, "stride must be at least 1"),
         ({"padding": -1}, "padding must be at least 0"),
+        ({"dims": 3}, "dims must be 1 or 2"),
+        ({"dims": 2, "x": [1, 2]}, r"x must be a matrix, given row by row \(1 2; 3 4\), got \[1, 2\]"),
+        (
+            {"dims": 2, "y": [[1, 2, 3]]},
+            "x of size 3 x 3, a kernel of size 2 x 2, stride 1 and padding 0 give 2 x 2 outputs, so y must have "
+            "2 x 2 values, got 1 x 3",
+        ),
+        ({"dims": 2, "b": [[1, 2]]}, r"b must have 1 value \(shared by the outputs\) or 2 x 2 \(untied"),
     ],
 )
 def test_what_does_not_fit_is_refused(case: dict[str, Any], message: str) -> None:
@@ -192,3 +218,25 @@ def test_what_the_update_did_is_said() -> None:
 def test_a_loss_beyond_the_numbers_is_refused(numbers: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="smaller numbers"):
         compute(**numbers)
+
+
+def test_two_dimensions_in_every_format() -> None:
+    text = render(compute(dims=2))
+    assert text.startswith("One training step of a 2-D convolution")
+    assert "position (1, 2) = [x12 x13; x22 x23] = [2 0; 1 3]" in text
+    assert "p_ij = b + sum over k = 1..2, l = 1..2 of w_kl*x_(i + k - 1, j + l - 1)" in " ".join(text.split())
+    assert "dE/dx22 = g11*w22 + g12*w21 + g21*w12 + g22*w11 = 3*3 + 6*0 + 2*1 + (-1)*2 = 9" in text
+    assert "w11' = w11 - lr*(g11*x11 + g12*x12 + g21*x21 + g22*x22) = " in text
+    latex = render(compute(dims=2), "latex")
+    assert r"\text{position (1, 2)} &= \begin{pmatrix} x_{1,2} & x_{1,3} \\ x_{2,2} & x_{2,3} \end{pmatrix}" in latex
+    assert r"\sum_{k=1}^{2} \sum_{l=1}^{2} w_{k, l} \cdot x_{i + k - 1, j + l - 1}" in latex
+    assert r"\begin{pmatrix} 2 & 1 \\ 0 & 3 \end{pmatrix}" in render(compute(dims=2), "markdown")
+    text = render(compute(dims=2, stride=(2, 1), padding=((1, 1), (1, 1)), y=[[1, 2, 3, 4], [5, 6, 7, 8]]))
+    assert "rows of zeros put around it (1 above, 1 below) and columns (1 left, 1 right)," in " ".join(text.split())
+    assert "2 rows and 1 column apart (the stride)" in " ".join(text.split())
+
+
+def test_wide_matrices_are_no_limit_to_latex() -> None:
+    wide = render(compute(**CASES[-1]), "latex")
+    assert r"\setcounter{MaxMatrixCols}{12}" in wide
+    assert "MaxMatrixCols" not in render(compute(dims=2), "latex")
