@@ -21,7 +21,7 @@ test: $(TEST)/bin/python
 	$(TEST)/bin/pytest tests -n $(JOBS)
 	$(TEST)/bin/pytest benchmarks --benchmark-disable
 
-lint:
+lint: | $(TEST)/bin/ruff
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
@@ -33,6 +33,10 @@ benchmarks: $(TEST)/bin/python
 
 $(DEMO)/bin/python $(TEST)/bin/python:
 	$(PYTHON) -m venv $(@D)/..
+
+# For `make lint` in a fresh clone; `make test` has installed it before it comes here
+$(TEST)/bin/ruff: | $(TEST)/bin/python
+	$(TEST)/bin/pip install --quiet ".[dev]"
 
 clean:
 	rm -rf $(DEMO) $(TEST) build dist *.egg-info
