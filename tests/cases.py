@@ -117,6 +117,10 @@ SHAPE_CASES_1D = [
     c("groups_one_out", 30, 12, 3, 5, groups=3, stride=2),
     c("long_reduction", 17, 64, 5, 9, n=2, padding=4),
     c("many_outputs", 700, 2, 3, 3, padding=1),
+    c("weight_gradient_boxes_of_a_row", 520, 5, 25, 3, padding=1),
+    c("weight_gradient_box_halves", 203, 33, 24, 1, stride=2),
+    c("weight_gradient_taps_in_lanes", 900, 1, 13, 20, n=2, stride=3, padding=4),
+    c("weight_gradient_inputs_in_lanes", 300, 21, 2, 4, n=2, stride=2, dilation=3, padding=5),
 ]
 
 SHAPE_CASES_2D = [
@@ -151,6 +155,11 @@ SHAPE_CASES_2D = [
     c("groups_plane_strided", (9, 11), 6, 4, (3, 2), groups=2, n=2, stride=2),
     c("winograd_size", (18, 19), 16, 18, 3, padding=1),
     c("winograd_batch", (8, 9), 17, 16, 3, padding=1, n=5),
+    c("weight_gradient_boxes_of_rows", (23, 25), 8, 17, 3, padding=1),
+    c("weight_gradient_boxes_of_images", (7, 7), 12, 33, 3, n=11, padding=1),
+    c("weight_gradient_images_halved", (9, 8), 7, 16, 2, n=4),
+    c("weight_gradient_inputs_plane", (19, 18), 17, 3, 3, n=2, padding=1),
+    c("weight_gradient_grouped", (17, 16), 24, 60, 3, padding=1, groups=3),
     c("tall_and_narrow", (40, 1), 2, 3, (3, 1), padding=(1, 0)),
     c("tall_and_narrow_3x3", (40, 2), 2, 3, 3, padding=1),
     c("one_wide_row", (1, 70), 2, 3, (1, 5)),
