@@ -53,7 +53,7 @@ __all__ = [
     "use_backend",
 ]
 
-_LAZY = ("nn", "testing")  # submodules that `import fastconv` leaves alone until they are asked for
+_LAZY = ("nn", "testing", "torch")  # submodules that `import fastconv` leaves alone until they are asked for
 
 
 def __getattr__(name: str) -> Any:
