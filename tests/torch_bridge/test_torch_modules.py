@@ -151,7 +151,7 @@ def test_convert_where_a_gain_is_expected(capsys: pytest.CaptureFixture[str], mo
     monkeypatch.setitem(conversion.GAINS, "1x1", 0.8)
     monkeypatch.setitem(conversion.GAINS, "depthwise 2-D", 2.5)
     monkeypatch.setitem(conversion.GAINS, "depthwise 1-D", 3.0)
-    monkeypatch.setitem(conversion.GAINS, "dense 1-D", 1.05)
+    monkeypatch.setitem(conversion.GAINS, "few channels 1-D", 1.05)
     model = Net()
     swaps = ft.convert(model)
     assert [(swap.name, swap.kind, swap.factor) for swap in swaps] == [
