@@ -28,7 +28,7 @@ LAYERS = (
     ("planner",),
     ("functional",),
     ("entry",),
-    ("grad", "config", "testing"),
+    ("grad", "config", "testing", "numba"),
     ("nn", "torch", "dask"),
     ("experiments", "bench"),
     ("cli",),
@@ -87,7 +87,7 @@ def test_geometry_imports_nothing_of_ours() -> None:
     ("package", "allowed"),
     [
         ("torch", ("torch", "bench")),
-        ("numba", ("backends/numba", "bench")),
+        ("numba", ("backends/numba", "bench", "numba.py")),
         ("llvmlite", ("backends/numba",)),
         ("matplotlib", ("experiments", "bench")),
         ("scipy", ("experiments", "bench")),

@@ -51,6 +51,12 @@ def kernel(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
     return found
 
 
+def entry_point(name: str, dtype: np.dtype[Any], isa: Isa) -> int:
+    """The address of that kernel, to be called as Numba's compiled functions call each other."""
+    (compiled,) = kernel(name, dtype, isa).overloads.values()  # type: ignore[attr-defined]
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+
+
 def _fingerprint(isa: Isa) -> str:
     """What the machine code depends on beside the kernel's own source file, whose date Numba checks itself."""
     digest = hashlib.sha256(repr(isa).encode())
@@ -59,7 +65,8 @@ def _fingerprint(isa: Isa) -> str:
     return digest.hexdigest()
 
 
-def _signature(name: str, dtype: np.dtype[Any]) -> Any:
+def signature(name: str, dtype: np.dtype[Any]) -> Any:
+    """Numba's types of that kernel's arguments and result."""
     element = numba.from_dtype(dtype)
     inputs, output = types.Array(element, 4, "C", readonly=True), types.Array(element, 4, "C")
     words, record = types.Array(types.int64, 1, "C"), types.Array(numba.from_dtype(RECORD), 1, "C")
@@ -74,7 +81,7 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 def _compile(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
     function = kernels.BUILDERS[name](_fingerprint(isa))
-    signature = _signature(name, dtype)
+    kinds = signature(name, dtype)
     vector.target = isa
     # Fresh callees, as their code depends on the target too. They are global names of the kernels, not free variables,
     # since Numba's cache would take a new function object in a closure for new code.
@@ -89,7 +96,7 @@ def _compile(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
             with _locked(folder):
                 if attempt:
                     _remove(name, folder)
-                cached.compile(signature)
+                cached.compile(kinds)
             cached.disable_compile()
             return cached
         except numba.core.errors.NumbaError:
@@ -98,7 +105,7 @@ def _compile(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
             failure = error
     _warn(failure)
     uncached = numba.njit(**_OPTIONS)(function)
-    uncached.compile(signature)
+    uncached.compile(kinds)
     uncached.disable_compile()
     return uncached
 
