@@ -165,8 +165,8 @@ SHAPE_CASES_2D = [
     c("one_wide_row", (1, 70), 2, 3, (1, 5)),
 ]
 
-# Around the edges of the blocks in which the dense kernels work: steps of a sum, rows and vectors of a tile, pixels of a
-# block, parts of the channels, phases of a stride.
+# Around the edges of the blocks in which the dense kernels work: steps of a sum, rows and vectors of a tile, pixels of
+# a block, parts of the channels, phases of a stride.
 BLOCK_CASES = [
     c("sums_of_one_block", (3, 5), 128, 7, 1),
     c("sums_of_two_blocks", (13, 15), 193, 13, 1),
