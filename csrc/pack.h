@@ -10,11 +10,14 @@ typedef struct {
     ptrdiff_t rows, from, end, pitch, src_row;
 } FC(rows);
 
-/* One column of vectors, stride 1. */
-FC_INLINE void FC(pack_column)(const real *source, FC(lanes) inside, FC(rows) p, real *to) {
+/* One column of vectors, stride 1; `whole`: all lanes are inside. */
+FC_INLINE void FC(pack_column)(const real *source, FC(lanes) inside, int whole, FC(rows) p, real *to) {
     ptrdiff_t i = 0;
     for (; i < p.from; i++, to += p.pitch)
         FC(store)(to, (vec){0});
+    if (whole)
+        for (; i < p.end; i++, to += p.pitch, source += p.src_row)
+            FC(store)(to, FC(load)(source));
     for (; i < p.end; i++, to += p.pitch, source += p.src_row)
         FC(store)(to, FC(load_lanes)(source, inside));
     for (; i < p.rows; i++, to += p.pitch)
@@ -55,8 +58,13 @@ FC_INLINE vec FC(load_inside)(const real *row, ptrdiff_t at, ptrdiff_t W) {
     return at >= 0 && at + LANES <= W ? FC(load)(row + at) : FC(load_lanes)(row + at, FC(inside)(at, W));
 }
 static void FC(pack_wide_row)(const real *row, ptrdiff_t left, ptrdiff_t W, ptrdiff_t pitch, real *to) {
-    for (ptrdiff_t j = 0; j < pitch; j += LANES)
-        FC(store)(to + j, FC(load_inside)(row, left + j, W));
+    ptrdiff_t j = 0;
+    for (; j < pitch && left + j < 0; j += LANES)
+        FC(store)(to + j, FC(load_lanes)(row + left + j, FC(inside)(left + j, W)));
+    for (const ptrdiff_t end = fc_min(pitch, W - left) - LANES; j <= end; j += LANES)
+        FC(store)(to + j, FC(load)(row + left + j));
+    for (; j < pitch; j += LANES)
+        FC(store)(to + j, FC(load_lanes)(row + left + j, FC(inside)(left + j, W)));
 }
 static void FC(pack_wide_row_pair)(const real *row, ptrdiff_t left, ptrdiff_t W, ptrdiff_t pitch, real *even,
                                    real *odd) {
@@ -74,7 +82,7 @@ static void FC(pack_box)(const fc_stencil *s, const real *source, ptrdiff_t i0, 
     const ptrdiff_t packed_rows = rows + s->halo_h, pitch = s->pitch, plane = s->plane, stride_h = s->stride_h;
     const ptrdiff_t src_row = stride_h * s->src_row, vectors = fc_ceil_div(pitch, LANES), W = s->W;
     const ptrdiff_t left = j0 * s->stride_w - s->pad_w; /* source column of packed column 0 */
-    const int wide = vectors >= 16 || packed_rows == 1;
+    const int wide = vectors >= 8 || packed_rows == 1;
     for (ptrdiff_t f = 0; f < s->phases_h; f++) {
         const ptrdiff_t h = stride_h * i0 + f * s->step_h % stride_h - s->pad_h;
         const ptrdiff_t from = h >= 0 ? 0 : fc_min(fc_ceil_div(-h, stride_h), packed_rows);
@@ -96,7 +104,8 @@ static void FC(pack_box)(const fc_stencil *s, const real *source, ptrdiff_t i0, 
                     memset(to + q * plane + end * pitch, 0, (size_t)((packed_rows - end) * pitch) * sizeof(real));
             } else if (s->stride_w == 1) {
                 for (ptrdiff_t j = (vectors - 1) * LANES; j >= 0; j -= LANES)
-                    FC(pack_column)(at + left + j, FC(inside)(left + j, W), split, to + j);
+                    FC(pack_column)(at + left + j, FC(inside)(left + j, W), left + j >= 0 && left + j + LANES <= W,
+                                    split, to + j);
             } else if (s->stride_w == 2) {
                 for (ptrdiff_t j = (vectors - 1) * LANES; j >= 0; j -= LANES) {
                     const FC(lanes) low = FC(inside)(left + 2 * j, W), high = FC(inside)(left + 2 * j + LANES, W);

@@ -1,0 +1,399 @@
+/* depthwise: forward and backward_input of one filter a channel, of two to seven kernel rows.
+ *
+ *     to[p][q] = sum over sources i, kernel rows r, taps s of
+ *                w[r][i, s] * from_i[p * stride + r * step][column(i, s) + q]
+ *
+ * A plane, or a block of its rows, is packed padded, its column phases apart (pack.h); then tiles of RB rows of one
+ * vector go over it. An input row lies under up to R kernel rows, so a tile holds the R weights of a kernel column and
+ * loads each of its (RB - 1) * stride + R input vectors once for all of them: RB + 2 R - 1 loads for RB * R
+ * multiply-adds, where a tile of one channel (tile.h) needs a load for each, most of them across a cache line. 8 rows
+ * and 7 weights fill 16 registers; 4 rows of two vectors are no faster (Zen 3: 84% of peak in level 1 both, 7x7).
+ *
+ * Rows end in a vector that overlaps, and planes in rows that do, so stores are whole: the same numbers once more.
+ * backward_input of stride 1 is forward with w turned round. An item is an image, a channel, a block of rows and of
+ * columns.
+ *
+ * Workspace: the columns of the taps, the turned weights (backward_input), a packed block for each worker. */
+
+#ifndef FC_DEPTHWISE
+#define FC_DEPTHWISE
+enum {
+    FC_ROWS_KERNEL = 7,       /* most kernel rows */
+    FC_ROWS_TILE = 8,         /* most rows of a tile */
+    FC_ROWS_BYTES = 16 << 10, /* a packed block: half of level 1 */
+    FC_ROWS_COLUMNS = 1024    /* most columns of a block */
+};
+
+static const char *depthwise_unsupported(const fc_geometry *g) {
+    if (g->C != g->groups)
+        return "more than one input channel a group";
+    if (g->R < 2 || g->R > FC_ROWS_KERNEL)
+        return "kernels of 2 to 7 rows";
+    return NULL;
+}
+
+static const char *depthwise_unsupported_forward(const fc_geometry *g) {
+    if (g->stride_h > 2 || (g->stride_h == 2 && (g->dilation_h > 1 || g->R % 2 == 0)))
+        return "rows more than 2 apart, or 2 apart under a dilated or even kernel";
+    return depthwise_unsupported(g);
+}
+
+static const char *depthwise_unsupported_backward_input(const fc_geometry *g) {
+    if (g->stride_h > 1 || g->stride_w > 1)
+        return "strided";
+    return depthwise_unsupported(g);
+}
+
+/* Rows of the tiles that `rows` rows are cut into, of the sizes that there are: least work, some 2 rows' worth a tile
+ * besides. The last tile may overlap. */
+static ptrdiff_t depthwise_tile_rows(const fc_geometry *g, ptrdiff_t rows) {
+    const int sizes = g->R % 2 == 0 ? 1 << 8 | 1 << 4 | 1 << 2 | 1 << 1
+                      : g->stride_h == 2 ? 1 << 8 | 1 << 7 | 1 << 4 | 1 << 2 | 1 << 1
+                                         : 1 << 8 | 1 << 7 | 1 << 6 | 1 << 5 | 1 << 4 | 1 << 2 | 1 << 1;
+    ptrdiff_t best = 1;
+    for (ptrdiff_t size = 2; size <= fc_min(rows, FC_ROWS_TILE); size++)
+        if (sizes >> size & 1 && fc_ceil_div(rows, size) * (size + 2) <= fc_ceil_div(rows, best) * (best + 2))
+            best = size;
+    return best;
+}
+#endif
+
+/* What a tile works on. */
+typedef struct {
+    const real *x;
+    ptrdiff_t x_row, taps;
+    const ptrdiff_t *column;
+    const real *w; /* R rows of `taps` weights */
+    real *y;
+    ptrdiff_t y_row;
+    const real *bias; /* NULL, or one number, or as many as y where bias_row is not 0 */
+    ptrdiff_t bias_row;
+    ptrdiff_t cols;
+} FC(row_run);
+
+FC_INLINE void FC(row_tile)(const int R, const int STRIDE, const int RB, const FC(row_run) *run) {
+    const ptrdiff_t x_row = run->x_row, y_row = run->y_row, bias_row = run->bias_row, taps = run->taps;
+    const ptrdiff_t *const column = run->column, last = run->cols - LANES;
+    for (ptrdiff_t j = 0; j == 0 || j < last + LANES; j += LANES) {
+        const ptrdiff_t at = j <= last || j == 0 ? j : last;
+        vec sum[FC_ROWS_TILE];
+        FC_UNROLL for (int i = 0; i < RB; i++) sum[i] = (vec){0};
+        const real *w = run->w;
+        FC_ROLLED for (ptrdiff_t t = 0; t < taps; t++, w++) {
+            const real *x = run->x + at + column[t];
+            vec weight[FC_ROWS_KERNEL];
+            FC_UNROLL for (int r = 0; r < R; r++) weight[r] = FC(splat)(w[r * taps]);
+            FC_UNROLL for (int i = 0; i < (RB - 1) * STRIDE + R; i++, x += x_row) {
+                const vec pixels = FC(load)(x);
+                FC_UNROLL for (int r = 0; r < R; r++)
+                    if (i >= r && (i - r) % STRIDE == 0 && (i - r) / STRIDE < RB)
+                        sum[(i - r) / STRIDE] += weight[r] * pixels;
+            }
+        }
+        real *y = run->y + at;
+        const real *bias = run->bias + (bias_row ? at : 0);
+        if (last < 0) {
+            const FC(lanes) part = FC(between)(0, run->cols);
+            FC_UNROLL for (int i = 0; i < RB; i++) {
+                if (run->bias)
+                    sum[i] += bias_row ? FC(load_lanes)(bias + i * bias_row, part) : FC(splat)(*bias);
+                FC(store_lanes)(y + i * y_row, sum[i], part);
+            }
+            return;
+        }
+        if (run->bias)
+            FC_UNROLL for (int i = 0; i < RB; i++)
+                sum[i] += bias_row ? FC(load)(bias + i * bias_row) : FC(splat)(*bias);
+        FC_UNROLL for (int i = 0; i < RB; i++) FC(store)(y + i * y_row, sum[i]);
+    }
+}
+
+/* One function for each number of kernel rows and stride, a case for each tile: literal sizes. */
+FC_NOINLINE void FC(row_tiles_2)(ptrdiff_t rows, const FC(row_run) *run) {
+    switch (rows) {
+    case 1: FC(row_tile)(2, 1, 1, run); break;
+    case 2: FC(row_tile)(2, 1, 2, run); break;
+    case 4: FC(row_tile)(2, 1, 4, run); break;
+    case 8: FC(row_tile)(2, 1, 8, run); break;
+    }
+}
+
+FC_NOINLINE void FC(row_tiles_3)(ptrdiff_t rows, const FC(row_run) *run) {
+    switch (rows) {
+    case 1: FC(row_tile)(3, 1, 1, run); break;
+    case 2: FC(row_tile)(3, 1, 2, run); break;
+    case 4: FC(row_tile)(3, 1, 4, run); break;
+    case 5: FC(row_tile)(3, 1, 5, run); break;
+    case 6: FC(row_tile)(3, 1, 6, run); break;
+    case 7: FC(row_tile)(3, 1, 7, run); break;
+    case 8: FC(row_tile)(3, 1, 8, run); break;
+    }
+}
+
+FC_NOINLINE void FC(row_tiles_4)(ptrdiff_t rows, const FC(row_run) *run) {
+    switch (rows) {
+    case 1: FC(row_tile)(4, 1, 1, run); break;
+    case 2: FC(row_tile)(4, 1, 2, run); break;
+    case 4: FC(row_tile)(4, 1, 4, run); break;
+    case 8: FC(row_tile)(4, 1, 8, run); break;
+    }
+}
+
+FC_NOINLINE void FC(row_tiles_5)(ptrdiff_t rows, const FC(row_run) *run) {
+    switch (rows) {
+    case 1: FC(row_tile)(5, 1, 1, run); break;
+    case 2: FC(row_tile)(5, 1, 2, run); break;
+    case 4: FC(row_tile)(5, 1, 4, run); break;
+    case 5: FC(row_tile)(5, 1, 5, run); break;
+    case 6: FC(row_tile)(5, 1, 6, run); break;
+    case 7: FC(row_tile)(5, 1, 7, run); break;
+    case 8: FC(row_tile)(5, 1, 8, run); break;
+    }
+}
+
+FC_NOINLINE void FC(row_tiles_6)(ptrdiff_t rows, const FC(row_run) *run) {
+    switch (rows) {
+    case 1: FC(row_tile)(6, 1, 1, run); break;
+    case 2: FC(row_tile)(6, 1, 2, run); break;
+    case 4: FC(row_tile)(6, 1, 4, run); break;
+    case 8: FC(row_tile)(6, 1, 8, run); break;
+    }
+}
+
+FC_NOINLINE void FC(row_tiles_7)(ptrdiff_t rows, const FC(row_run) *run) {
+    switch (rows) {
+    case 1: FC(row_tile)(7, 1, 1, run); break;
+    case 2: FC(row_tile)(7, 1, 2, run); break;
+    case 4: FC(row_tile)(7, 1, 4, run); break;
+    case 5: FC(row_tile)(7, 1, 5, run); break;
+    case 6: FC(row_tile)(7, 1, 6, run); break;
+    case 7: FC(row_tile)(7, 1, 7, run); break;
+    case 8: FC(row_tile)(7, 1, 8, run); break;
+    }
+}
+
+FC_NOINLINE void FC(row_tiles_3_apart)(ptrdiff_t rows, const FC(row_run) *run) {
+    switch (rows) {
+    case 1: FC(row_tile)(3, 2, 1, run); break;
+    case 2: FC(row_tile)(3, 2, 2, run); break;
+    case 4: FC(row_tile)(3, 2, 4, run); break;
+    case 7: FC(row_tile)(3, 2, 7, run); break;
+    case 8: FC(row_tile)(3, 2, 8, run); break;
+    }
+}
+
+FC_NOINLINE void FC(row_tiles_5_apart)(ptrdiff_t rows, const FC(row_run) *run) {
+    switch (rows) {
+    case 1: FC(row_tile)(5, 2, 1, run); break;
+    case 2: FC(row_tile)(5, 2, 2, run); break;
+    case 4: FC(row_tile)(5, 2, 4, run); break;
+    case 7: FC(row_tile)(5, 2, 7, run); break;
+    case 8: FC(row_tile)(5, 2, 8, run); break;
+    }
+}
+
+FC_NOINLINE void FC(row_tiles_7_apart)(ptrdiff_t rows, const FC(row_run) *run) {
+    switch (rows) {
+    case 1: FC(row_tile)(7, 2, 1, run); break;
+    case 2: FC(row_tile)(7, 2, 2, run); break;
+    case 4: FC(row_tile)(7, 2, 4, run); break;
+    case 7: FC(row_tile)(7, 2, 7, run); break;
+    case 8: FC(row_tile)(7, 2, 8, run); break;
+    }
+}
+
+static void FC(run_row_tile)(ptrdiff_t R, ptrdiff_t stride, ptrdiff_t rows, const FC(row_run) *run) {
+    switch (8 * stride + R) {
+    case 8 + 2: FC(row_tiles_2)(rows, run); break;
+    case 8 + 3: FC(row_tiles_3)(rows, run); break;
+    case 8 + 4: FC(row_tiles_4)(rows, run); break;
+    case 8 + 5: FC(row_tiles_5)(rows, run); break;
+    case 8 + 6: FC(row_tiles_6)(rows, run); break;
+    case 8 + 7: FC(row_tiles_7)(rows, run); break;
+    case 16 + 3: FC(row_tiles_3_apart)(rows, run); break;
+    case 16 + 5: FC(row_tiles_5_apart)(rows, run); break;
+    case 16 + 7: FC(row_tiles_7_apart)(rows, run); break;
+    }
+}
+
+/* ---- plan */
+
+typedef struct {
+    const fc_call *call;
+    fc_geometry g;
+    fc_stencil s;                      /* how one source plane is packed: its rows as they are, its columns in phases */
+    ptrdiff_t sources, outputs;        /* planes that an item reads and writes */
+    ptrdiff_t stride, step;            /* rows of the source between rows of the grid, and between kernel rows */
+    ptrdiff_t taps;                    /* of one kernel row, all sources */
+    ptrdiff_t block_rows, blocks_h, block_cols, blocks_w;
+    const real *from, *w;
+    real *to;
+    ptrdiff_t *column;
+    real *weights;
+    char *boxes;
+    size_t column_bytes, weights_bytes, box_bytes;
+} FC(depthwise);
+
+static ptrdiff_t FC(packed_rows)(const FC(depthwise) *d, ptrdiff_t rows) {
+    return (rows - 1) * d->stride + (d->g.R - 1) * d->step + 1;
+}
+
+static FC(depthwise) FC(plan_depthwise)(const fc_geometry *g, fc_operation operation, int threads) {
+    FC(depthwise) d = {0};
+    d.g = *g;
+    const ptrdiff_t reach_h = (g->R - 1) * g->dilation_h, reach_w = (g->S - 1) * g->dilation_w;
+    fc_stencil *s = &d.s;
+    if (operation == FC_FORWARD) {
+        *s = (fc_stencil){.H = g->H, .W = g->W, .rows = g->P, .cols = g->Q, .pad_h = g->pad_h, .pad_w = g->pad_w};
+        s->phases_w = fc_min(g->S, g->stride_w / fc_gcd(g->stride_w, g->dilation_w));
+        d.sources = 1;
+        d.outputs = g->K / g->groups;
+    } else {
+        *s = (fc_stencil){.H = g->P, .W = g->Q, .rows = g->H, .cols = g->W};
+        s->pad_h = reach_h - g->pad_h;
+        s->pad_w = reach_w - g->pad_w;
+        s->phases_w = 1;
+        d.sources = g->K / g->groups;
+        d.outputs = 1;
+        d.weights_bytes = fc_round_up((size_t)(g->K * g->R * g->S) * sizeof(real));
+    }
+    s->src_row = s->W;
+    s->src_channel = s->H * s->W;
+    s->channels = d.sources;
+    s->dst_row = s->cols;
+    s->dst_channel = s->rows * s->cols;
+    s->stride_h = s->step_h = s->phases_h = 1;
+    s->stride_w = g->stride_w;
+    s->step_w = g->dilation_w;
+    d.stride = g->stride_h;
+    d.step = g->dilation_h;
+    d.taps = d.sources * g->S;
+    d.column_bytes = fc_round_up((size_t)d.taps * sizeof(ptrdiff_t));
+
+    d.blocks_w = fc_ceil_div(s->cols, FC_ROWS_COLUMNS);
+    d.block_cols = fc_ceil_div(s->cols, d.blocks_w);
+    s->pitch = fc_ceil_div(d.block_cols + reach_w / g->stride_w, LANES) * LANES;
+    const ptrdiff_t row_bytes = d.sources * s->phases_w * s->pitch * (ptrdiff_t)sizeof(real);
+    const ptrdiff_t least = fc_max(FC_ROWS_TILE, reach_h);
+    ptrdiff_t most = (FC_ROWS_BYTES / row_bytes - reach_h - 1) / d.stride + 1;
+    const ptrdiff_t others = g->N * g->groups * d.blocks_w;
+    if (threads > 1 && others < 4 * threads)
+        most = fc_min(most, fc_ceil_div(s->rows, fc_ceil_div(4 * (ptrdiff_t)threads, others)));
+    d.block_rows = fc_clip(most, least, fc_max(least, s->rows));
+    d.blocks_h = fc_ceil_div(s->rows, d.block_rows);
+    d.block_rows = fc_ceil_div(s->rows, d.blocks_h);
+    s->packed_rows = FC(packed_rows)(&d, d.block_rows);
+    s->plane = s->packed_rows * s->pitch + LANES;
+    s->channel = s->phases_w * s->plane;
+    d.box_bytes = fc_round_up((size_t)(d.sources * s->channel + reach_w + LANES) * sizeof(real));
+    return d;
+}
+
+/* ---- items */
+
+/* Tiles down `rows` rows whose input is shared. */
+static void FC(row_block)(const FC(depthwise) *d, FC(row_run) run, ptrdiff_t rows) {
+    const ptrdiff_t size = depthwise_tile_rows(&d->g, rows), x_row = d->stride * run.x_row;
+    const real *const x = run.x, *const bias = run.bias;
+    real *const y = run.y;
+    for (ptrdiff_t i = 0; i < rows; i += size) {
+        const ptrdiff_t row = fc_min(i, rows - size);
+        run.x = x + row * x_row;
+        run.y = y + row * run.y_row;
+        run.bias = bias ? bias + row * run.bias_row : NULL;
+        FC(run_row_tile)(d->g.R, d->stride, size, &run);
+    }
+}
+
+static void FC(depthwise_item)(void *context, ptrdiff_t i, int number) {
+    const FC(depthwise) *d = context;
+    const fc_stencil *s = &d->s;
+    real *box = (real *)(d->boxes + (size_t)number * d->box_bytes);
+    const ptrdiff_t j0 = i % d->blocks_w * d->block_cols, cols = fc_min(d->block_cols, s->cols - j0);
+    i /= d->blocks_w;
+    const ptrdiff_t i0 = i % d->blocks_h * d->block_rows, rows = fc_min(d->block_rows, s->rows - i0);
+    const ptrdiff_t plane = i / d->blocks_h, channel = plane % d->g.groups, R = d->g.R;
+    FC(pack_box)(s, d->from + plane * d->sources * s->src_channel, i0 * d->stride, j0, FC(packed_rows)(d, rows), box);
+    const real *bias = d->call->bias;
+    for (ptrdiff_t o = 0; o < d->outputs; o++) {
+        const ptrdiff_t k = channel * d->outputs + o;
+        FC(row_run) run = {.column = d->column, .taps = d->taps, .cols = cols, .w = d->w + k * R * d->taps};
+        real *to = d->to + (plane * d->outputs + o) * s->dst_channel + i0 * s->dst_row + j0;
+        const real *own_bias = bias && d->call->bias_per_position ? bias + k * s->dst_channel + i0 * s->dst_row + j0
+                               : bias                             ? bias + k
+                                                                  : NULL;
+        for (ptrdiff_t first = 0; first < fc_min(d->step, rows); first++) { /* rows `step` apart share their input */
+            run.x = box + first * s->pitch;
+            run.x_row = d->step * s->pitch;
+            run.y = to + first * s->dst_row;
+            run.y_row = d->step * s->dst_row;
+            run.bias = own_bias;
+            if (bias && d->call->bias_per_position) {
+                run.bias = own_bias + first * s->dst_row;
+                run.bias_row = run.y_row;
+            }
+            FC(row_block)(d, run, fc_ceil_div(rows - first, d->step));
+        }
+    }
+}
+
+/* ---- run */
+
+static size_t FC(depthwise_bytes)(const fc_geometry *g, fc_operation operation, int threads) {
+    threads = fc_worthwhile_threads(g, threads);
+    const FC(depthwise) d = FC(plan_depthwise)(g, operation, threads);
+    return d.column_bytes + d.weights_bytes + (size_t)threads * d.box_bytes;
+}
+static size_t FC(depthwise_forward_workspace)(const fc_geometry *g, int threads) {
+    return FC(depthwise_bytes)(g, FC_FORWARD, threads);
+}
+static size_t FC(depthwise_backward_input_workspace)(const fc_geometry *g, int threads) {
+    return FC(depthwise_bytes)(g, FC_BACKWARD_INPUT, threads);
+}
+
+static FC(depthwise) FC(begin_depthwise)(const fc_call *call, fc_operation operation, int threads) {
+    FC(depthwise) d = FC(plan_depthwise)(&call->geometry, operation, threads);
+    const fc_stencil *s = &d.s;
+    char *at = call->workspace;
+    d.call = call;
+    d.column = (ptrdiff_t *)at;
+    d.weights = (real *)(at + d.column_bytes);
+    d.boxes = at + d.column_bytes + d.weights_bytes;
+    for (ptrdiff_t i = 0, t = 0; i < d.sources; i++)
+        for (ptrdiff_t q = 0; q < d.g.S; q++)
+            d.column[t++] = i * s->channel + q % s->phases_w * s->plane + q * s->step_w / s->stride_w;
+    return d;
+}
+
+static void FC(depthwise_forward)(const fc_call *call) {
+    const int threads = fc_worthwhile_threads(&call->geometry, call->threads);
+    FC(depthwise) d = FC(begin_depthwise)(call, FC_FORWARD, threads);
+    d.from = call->x;
+    d.to = call->y;
+    d.w = call->w;
+    fc_parallel(threads, d.g.N * d.g.groups * d.blocks_h * d.blocks_w, call->keep_denormals, FC(depthwise_item), &d);
+}
+
+static void FC(depthwise_backward_input)(const fc_call *call) {
+    const int threads = fc_worthwhile_threads(&call->geometry, call->threads);
+    FC(depthwise) d = FC(begin_depthwise)(call, FC_BACKWARD_INPUT, threads);
+    const ptrdiff_t R = d.g.R, S = d.g.S;
+    const real *w = call->w;
+    int poisoned = 0;
+    for (ptrdiff_t c = 0; c < d.g.groups; c++) /* weights[c][R - 1 - r][i][S - 1 - s] = w[c][i][r][s] */
+        for (ptrdiff_t i = 0; i < d.sources; i++)
+            for (ptrdiff_t r = 0; r < R; r++)
+                for (ptrdiff_t q = 0; q < S; q++) {
+                    const real weight = *w++;
+                    d.weights[((c * R + R - 1 - r) * d.sources + i) * S + S - 1 - q] = weight;
+                    poisoned |= weight - weight != 0;
+                }
+    if (poisoned) { /* the zeros around y times an infinite weight would be NaN where x does not depend on it */
+        FC(small_backward_input)(call);
+        return;
+    }
+    d.from = call->y;
+    d.to = call->x;
+    d.w = d.weights;
+    fc_parallel(threads, d.g.N * d.g.groups * d.blocks_h * d.blocks_w, call->keep_denormals, FC(depthwise_item), &d);
+}
