@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 
 from .trials import STEPS
 
-# Names that are taken for a role, in lower case and without underscores.
+# Names that are taken for a role, in lower case and without underscores. Letters that mean now this, now that (f, g, h)
+# are not among them: with those the position decides.
 _NAMES = {
-    "x": "x input inputs inp signal image img data a arr array xin u",
-    "w": "w weight weights wt wgt kernel kernels kern filter filters filt f k h v coefficients",
+    "x": "x input inputs inp signal image img data xin",
+    "w": "w weight weights wt wgt kernel kernels kern filter filters filt coefficients",
     "b": "b bias biases beta offset b0",
     "stride": "stride strides step s hop",
     "padding": "padding paddings pad pads p zeropadding zeropad",
@@ -24,18 +26,19 @@ _NAMES = {
 _BACKWARD_NAMES = {
     **_NAMES,
     "grad_output": "gradoutput gradout grad gradient gradients upstream delta deltas error err g go gy gout dy dout "
-    "doutput dz do grady gradz dldy dedy dldz dldout gradoutputs dp dedp dldp topgrad dldo gradloss",
+    "doutput dz do grady gradz dldy dedy dldz dldout gradoutputs dp dedp dldp topgrad dldo gradloss "
+    "outgrad outputgrad outputgradient outputerror doutputs dvalues dldoutput",
     "x_shape": "xshape inputshape inputsize xsize shapex",
     "w_shape": "wshape weightshape weightsize kernelshape kernelsize filtershape wsize shapew",
 }
-# What comes before a letter in the name of its gradient.
-_GRADIENT_OF = ("grad", "gradient", "dldw", "d", "g", "dl", "dld", "de", "ded", "dloss", "dlossd", "")
+# What a name has around a letter where it means the gradient by it: grad_w, dw, dL_dw, w_grad.
+_GRADIENT_OF = re.compile(r"^(grad(ient)?s?(of|by|wrt)?|(dl|de|dloss)?d|dl|g)?(?P<of>.+?)(grad(ient)?s?)?$")
 _WORDS = {"x": "the input", "w": "the weight", "grad_output": "the gradient of the output"}
 GRADIENTS = {"grad_input": "x", "grad_weight": "w", "grad_bias": "b"}
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("_", "")
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 def _role(name: str, names: Mapping[str, str]) -> str | None:
@@ -67,8 +70,15 @@ class Call:
         if wrong:
             raise ValueError(f"names: {wrong[0]!r} is no role; there are {', '.join(self.known)}")
         unknown, loose = [], False
-        for parameter in parameters:
+        # In f(a, b), b is the kernel.
+        letters = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+        pair = self.what == "forward" and len(letters) == 2 and letters[1] == "b"
+        for place, parameter in enumerate(parameters):
             role = names.get(parameter.name) or _role(parameter.name, self.known)
+            if parameter.name not in names and (
+                (role == "b" and pair) or (role in STEPS and len(parameter.name) == 1 and place < 2)
+            ):
+                role = None
             if parameter.kind is parameter.VAR_POSITIONAL:
                 loose = True
             elif parameter.kind is parameter.VAR_KEYWORD:
@@ -126,9 +136,10 @@ class Call:
 def gradient_named(name: str) -> str | None:
     """The term that a name in a dict or a named tuple stands for: "grad_weight" for "dW"."""
     plain = _plain(name)
+    found = _GRADIENT_OF.match(plain)
     for term, letter in GRADIENTS.items():
-        aliases = [alias for alias in _NAMES[letter].split() if len(alias) > 1 or alias == letter]
-        if any(plain == start + alias for start in _GRADIENT_OF for alias in aliases):
+        aliases = _NAMES[letter].split()
+        if plain in aliases or (found and found["of"] in aliases):
             return term
     return None
 

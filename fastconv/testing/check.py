@@ -321,7 +321,7 @@ class _Check:
         """One value as a result of `term`, and what is wrong with it apart from its numbers."""
         try:
             array, complaint = _as_array(value)
-        except (TypeError, ValueError, OverflowError):
+        except Exception:  # whatever the conversion of a strange object raises
             array, complaint = None, (f"returns {_article(value)}", "A NumPy array of numbers is expected.")
         if complaint is not None:
             found.complain(*complaint, trial, value)
@@ -462,10 +462,7 @@ def _article(value: Any) -> str:
 
 def _likeness(value: Any, right: np.ndarray) -> float:
     """4 the right numbers, 3 the right shape, 2 the right number of axes, 1 some array, 0 nothing."""
-    try:
-        array, _ = _as_array(value)
-    except (TypeError, ValueError, OverflowError):
-        return 0
+    array = _array_or_none(value)
     if array is None:
         return 0
     if same(array, right):
@@ -481,13 +478,15 @@ def _copied(value: Any) -> Any:
     if hasattr(value, "_fields"):
         return type(value)(*map(_copied, value))
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_copied, value))
+        return [*map(_copied, value)] if isinstance(value, list) else (*map(_copied, value),)
     return value
 
 
 def _difference_is(first: Any, second: Any, right: np.ndarray) -> bool:
     a, b = _array_or_none(first), _array_or_none(second)
-    return a is not None and b is not None and a.shape == b.shape and same(b - a, right) and not same(a, b)
+    if a is None or b is None or a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return False
+    return same(b - a, right) and not same(a, b)
 
 
 def _leaves(value: Any) -> list[Any]:
@@ -501,8 +500,8 @@ def _leaves(value: Any) -> list[Any]:
 def _equal(a: Any, b: Any) -> bool:
     try:
         return bool(np.array_equal(np.asarray(a, complex), np.asarray(b, complex), equal_nan=True))
-    except (TypeError, ValueError, OverflowError):
-        return type(a) is type(b)  # nothing that numbers can be compared in
+    except Exception:  # whatever their conversion raises: there are no numbers to be compared
+        return type(a) is type(b)
 
 
 def _order(results: Sequence[tuple[Trial, tuple[Any, ...]]]) -> tuple[str | None, ...]:
@@ -526,5 +525,5 @@ def _order(results: Sequence[tuple[Trial, tuple[Any, ...]]]) -> tuple[str | None
 def _array_or_none(value: Any) -> np.ndarray | None:
     try:
         return _as_array(value)[0]
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # whatever the conversion of a strange object raises
         return None

@@ -11,6 +11,7 @@ import pytest
 
 import fastconv as fc
 from fastconv.testing import Finding, Report, check_conv
+from fastconv.testing.calls import gradient_named
 from fastconv.testing.diagnosis import diagnose, same
 from fastconv.testing.mistakes import CATALOGUE, result
 from fastconv.testing.trials import LAYOUTS, TERMS, trials
@@ -376,6 +377,11 @@ class Flickers:
         return correct(x, w) + self.calls
 
 
+class Thorny:
+    def __array__(self, *how: Any, **more: Any) -> Any:
+        raise RuntimeError("do not touch")
+
+
 @pytest.mark.parametrize(
     ("forward", "diagnosis", "explanation"),
     [
@@ -402,6 +408,10 @@ class Flickers:
         (lambda x, w: correct(x, w)[:0], "wrong shape", "The shape is (0,)"),
         (lambda x, w: 3.0, "wrong shape", "The shape is ()"),
         (lambda x, w: correct(x, w) * 10**400, "raises OverflowError", "int too large"),
+        (lambda x, w: Thorny(), "returns a Thorny", "NumPy array"),
+        (lambda x, w: (value for value in x), "returns a generator", "NumPy array"),
+        (lambda x, w: (correct(x, w), x), "returns a tuple", "NumPy array"),
+        (lambda x, w: x.resize(2, refcheck=False), "changes its argument x", "copy"),
     ],
 )
 def test_whatever_a_function_does_is_a_finding(forward: Any, diagnosis: str, explanation: str) -> None:
@@ -470,6 +480,18 @@ def bias_needs_an_array(x: Any, w: Any, b: Any) -> Any:
     return correct(x, w) + b[0]
 
 
+def two_letters(a: Any, b: Any) -> Any:
+    return correct(a, b)
+
+
+def letters(f: Any, g: Any) -> Any:
+    return correct(f, g)
+
+
+def s_is_no_stride(s: Any, k: Any) -> Any:
+    return correct(s, k)
+
+
 def padding_in_words(x: Any, w: Any, mode: Any = None, padding: Any = "valid") -> Any:
     before, after = {"same": ((len(w) - 1) // 2, len(w) // 2), "valid": (0, 0)}[padding]
     return correct(np.pad(x, (before, after)), w)
@@ -477,7 +499,18 @@ def padding_in_words(x: Any, w: Any, mode: Any = None, padding: Any = "valid") -
 
 @pytest.mark.parametrize(
     "forward",
-    [correct, keyword_alone, by_position, any_number, bias_before_weight, bias_needs_an_array, padding_in_words],
+    [
+        correct,
+        keyword_alone,
+        by_position,
+        any_number,
+        bias_before_weight,
+        bias_needs_an_array,
+        two_letters,
+        letters,
+        s_is_no_stride,
+        padding_in_words,
+    ],
     ids=lambda f: f.__name__,
 )
 def test_signatures_of_forward(forward: Any) -> None:
@@ -515,6 +548,20 @@ def test_backward_alone_and_one_gradient_alone() -> None:
     assert check_conv(None, fc.grad.conv1d_weight).cases == {"grad_weight": 33}
     (finding,) = check_conv(None, lambda dy, x, w: dy, layout="plain", returns=["grad_bias"]).problems
     assert str(finding) == "grad_bias: not summed over the positions"
+
+
+@pytest.mark.parametrize(
+    ("term", "names"),
+    [
+        ("grad_input", "x dx dX grad_x gx dL_dx dL/dx dE_dx grad_input input_grad dimage d_inputs gradient_x"),
+        ("grad_weight", "w dw dW grad_w gw dL_dw dloss_dw weights_gradient grad_kernel dkernel filter_grad dweights"),
+        ("grad_bias", "b db dB grad_b gb bias_grad dbias d_bias grad_wrt_bias"),
+        (None, "y loss dy gradient grad d"),
+    ],
+)
+def test_names_of_gradients(term: str | None, names: str) -> None:
+    for name in names.split():
+        assert gradient_named(name) == term, name
 
 
 def test_names_can_be_given() -> None:
