@@ -378,7 +378,8 @@ class _Check:
             failed = [trial for trial, _ in where]
             common = pattern(found.tried or failed, failed) if diagnosis.startswith("raises") else ""
             if diagnosis.startswith("raises") and not self.fits:
-                common += " It raises for every kind of input that was tried: dims= and layout= can say which is meant."
+                kinds = ", ".join(_SHAPES.values())
+                common += f" Every kind of input was tried: {kinds}. Wrap a function that wants another one."
             why = f"{why}\n{common}" if common else why
             findings.append(self._finding(term, diagnosis, why, min(where, key=lambda w: w[0].numbers), len(where)))
         if wrong:

@@ -594,6 +594,14 @@ def test_an_untied_bias() -> None:
     assert str(finding) == "grad_bias: summed over the positions"
 
 
+def test_a_function_of_other_arrays_is_told_what_was_tried() -> None:
+    def rows(x: Any, w: Any) -> Any:
+        return np.stack([correct(row, w) for row in x])
+
+    explanation = check_conv(rows).problems[0].explanation
+    assert "Every kind of input was tried: (N, C, L), (C, L), (L,), (N, C, H, W)" in explanation
+
+
 def test_what_is_not_tested_is_said() -> None:
     report = check_conv(code(CONV2D)[0])
     text = str(report)
