@@ -129,11 +129,11 @@ def test_in_a_backward_an_algorithm_applies_to_every_gradient_computed(stands: A
 
 
 def test_every_algorithm_by_name_gives_the_right_answer(kernels: Kernels, dtype: str) -> None:
-    layers = [cases.BY_NAME[name] for name in ("winograd_batch", "depthwise_7")]
+    layers = [cases.BY_NAME[name] for name in ("winograd_batch", "depthwise_7", "long_filter_even")]
     data = [[cases.integers(s, dtype, s) for s in (c.x_shape, c.w_shape, c.y_shape)] for c in layers]
     for algorithm in kernels.module.ALGORITHMS:
         results = [named for case, arrays in zip(layers, data) for named in by_name(algorithm, case, *arrays)]
-        assert results, f"{algorithm.name} can do none of the operations on plain 3x3 layers"
+        assert results, f"{algorithm.name} can do none of the operations on plain layers"
         for got, right in results:
             assert got is not None
             assert right is not None
@@ -143,19 +143,20 @@ def test_every_algorithm_by_name_gives_the_right_answer(kernels: Kernels, dtype:
 def by_name(algorithm: Any, case: cases.Case, x: Any, w: Any, y: Any) -> list[tuple[Any, Any]]:
     """(Result, right answer) of each operation that the algorithm can do on the layer; the others must be refused."""
     name, dtype, arguments = algorithm.name, x.dtype, case.arguments
+    forward, backward = getattr(fc, f"conv{case.axes}d"), getattr(fc, f"conv{case.axes}d_backward")
     results = []
     if algorithm.unsupported("forward", case.geometry, dtype) is None:
         assert fc.explain(x.shape, w.shape, **arguments, dtype=dtype, algorithm=name).algorithm == name
-        right: Any = fc.conv2d(x, w, **arguments, backend="reference")
-        results.append((fc.conv2d(x, w, **arguments, algorithm=name), right))
+        right: Any = forward(x, w, **arguments, backend="reference")
+        results.append((forward(x, w, **arguments, algorithm=name), right))
     for i, operation in enumerate(("backward_input", "backward_weight")):
         mask: Any = tuple(i == j for j in range(3))
         if algorithm.unsupported(operation, case.geometry, dtype) is None:
-            right = fc.conv2d_backward(y, x, w, **arguments, backend="reference", output_mask=mask)[i]
-            results.append((fc.conv2d_backward(y, x, w, **arguments, algorithm=name, output_mask=mask)[i], right))
+            right = backward(y, x, w, **arguments, backend="reference", output_mask=mask)[i]
+            results.append((backward(y, x, w, **arguments, algorithm=name, output_mask=mask)[i], right))
         else:
             with pytest.raises(RuntimeError, match=name):
-                fc.conv2d_backward(y, x, w, **arguments, algorithm=name, output_mask=mask)
+                backward(y, x, w, **arguments, algorithm=name, output_mask=mask)
     return results
 
 
