@@ -48,7 +48,7 @@ def library(name, sources, flags=()):
 
 LIBRARIES = [
     *(library(f"fastconv_{isa}", [f"isa_{isa}.c"], flags) for isa, flags in ISAS.items()),
-    library("fastconv_common", ["dispatch.c", "machine_limits.c", "pool.c"]),
+    library("fastconv_common", ["cache.c", "dispatch.c", "machine_limits.c", "pool.c"]),
 ]
 EXTENSION = Extension(
     "fastconv.backends._kernels",

@@ -64,6 +64,9 @@ const char *fc_isa_name(int row);
 int fc_isa_usable(int row);                   /* 1 where this CPU (and OS) can run it */
 const fc_kernels *fc_find(const char *isa);   /* NULL name: the best usable; else that one, or NULL if unknown or unusable */
 
+/* ---- cache.c */
+size_t fc_level2_bytes(void); /* what the level-2 cache of a core holds; the same at every call */
+
 /* ---- pool.c: threads that sleep when there is nothing to do */
 /* Calls tile(context, i, worker) once for every i in [0, tiles), on at most `threads` threads, the caller's included, and
  * returns when all are done. worker is in [0, threads) and no two tiles that run at the same time share it. Which thread

@@ -45,6 +45,7 @@ def _config() -> dict[str, Any]:
         "backend in use": _current(lambda: settings.current().backend),
         "ISA in use": _current(cython.isa) if kernels else "none: no extension",
         "ISAs": ", ".join(name if here else f"{name} (not on this CPU)" for name, here in cython.isas()) or "none",
+        "level-2 cache": f"{kernels.level2_bytes() >> 10} KB" if kernels else "unknown: no extension",
         "compiler": kernels.compiler() if kernels else "none: no extension",
         "threads": _current(settings.get_num_threads),
         "precision": _current(lambda: settings.current().precision),

@@ -121,6 +121,12 @@ SHAPE_CASES_1D = [
     c("weight_gradient_box_halves", 203, 33, 24, 1, stride=2),
     c("weight_gradient_taps_in_lanes", 900, 1, 13, 20, n=2, stride=3, padding=4),
     c("weight_gradient_inputs_in_lanes", 300, 21, 2, 4, n=2, stride=2, dilation=3, padding=5),
+    *(c(f"winograd_row_{k}", 19 + k, 9, 17, k, n=2, padding=k // 2) for k in (2, 3, 4, 5, 6, 7)),
+    c("winograd_row_blocks", 1700, 8, 17, 3),
+    c("winograd_row_sum_in_parts", 400, 263, 8, 3, padding=1),
+    c("winograd_row_dilated", 61, 9, 8, 3, n=2, padding=3, dilation=5),
+    c("winograd_row_far_dilated", 300, 8, 9, 5, padding=100, dilation=64),
+    c("winograd_row_groups", 40, 18, 20, 3, padding=1, groups=2),
 ]
 
 SHAPE_CASES_2D = [
@@ -167,6 +173,10 @@ SHAPE_CASES_2D = [
     c("weight_gradient_images_halved", (9, 8), 7, 16, 2, n=4),
     c("weight_gradient_inputs_plane", (19, 18), 17, 3, 3, n=2, padding=1),
     c("weight_gradient_grouped", (17, 16), 24, 60, 3, padding=1, groups=3),
+    c("winograd_blocks", (38, 37), 9, 17, 3, padding=1),
+    c("winograd_dilated", (21, 13), 9, 8, 3, padding=(3, 2), dilation=(3, 2), n=2),
+    c("winograd_5x5", (11, 10), 9, 10, 5, padding=2, n=2),
+    c("winograd_row_of_a_plane", (5, 19), 8, 9, (1, 7), padding=(1, 3)),
     c("tall_and_narrow", (40, 1), 2, 3, (3, 1), padding=(1, 0)),
     c("tall_and_narrow_3x3", (40, 2), 2, 3, 3, padding=1),
     c("one_wide_row", (1, 70), 2, 3, (1, 5)),

@@ -58,6 +58,7 @@ cdef extern from "fastconv.h":
     const char *fc_isa_name(int) nogil
     int fc_isa_usable(int) nogil
     const fc_kernels *fc_find(const char *) nogil
+    size_t fc_level2_bytes() nogil
 
 cdef extern from "machine_limits.h":
     ctypedef struct fc_limits:
@@ -129,6 +130,11 @@ def forget():
 
 def compiler():
     return FC_COMPILER.decode()
+
+
+def level2_bytes():
+    """What a core's level-2 cache holds, to which kernels cut their blocks."""
+    return fc_level2_bytes()
 
 
 def isas():
