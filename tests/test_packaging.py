@@ -22,10 +22,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("source") / "fastconv"
     leave = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info", "not_built.txt")
     copy.mkdir()
-    for name in ("csrc", "fastconv", "benchmarks"):
+    for name in ("csrc", "fastconv", "benchmarks", "examples"):
         shutil.copytree(ROOT / name, copy / name, ignore=leave)
-    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"):
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "Makefile"):
         shutil.copy(ROOT / name, copy)
+    for page in ROOT.glob("*.md"):
+        shutil.copy(page, copy)
     return copy
 
 
@@ -58,7 +60,7 @@ def test_sdist_holds_every_source(distributions):
         names = {name.partition("/")[2] for name in archive.getnames()}
     for source in ROOT.glob("csrc/*"):
         assert f"csrc/{source.name}" in names
-    assert "fastconv/backends/_kernels.pyx" in names
+    assert {"fastconv/backends/_kernels.pyx", "CONTRIBUTING.md", "examples/check_your_homework.py"} <= names
     assert not [name for name in names if name.endswith((".so", "_kernels.c"))]
 
 
