@@ -20,6 +20,7 @@ enum {
     FC_GEMM_TAPS = 256,           /* most elements of a kernel */
     FC_GEMM_WEIGHTS = 256 << 10,  /* bytes of the weights that pass over a panel: they stay in level 2 */
     FC_GEMM_SUMS_BYTES = 128 << 10,
+    FC_GEMM_TOGETHER = 4,         /* panels that a row panel passes over at a time: its weights come from level 1 then */
     FC_GEMM_BLOCK_VECTORS = 64
 };
 
@@ -38,10 +39,9 @@ typedef struct {
     int32_t lo, hi;
 } fc_gemm_source;
 
-/* Pixels of one vector that lie side by side in the result, or hop_w apart: lane 0 is `at` in its plane, `to` in all. */
+/* Pixels of a block that lie side by side in the result, or hop_w apart: the first is `at` in its plane, `to` in all. */
 typedef struct {
-    ptrdiff_t to, at;
-    int32_t lo, hi;
+    ptrdiff_t pixel, count, to, at;
 } fc_gemm_target;
 
 typedef struct {
@@ -53,18 +53,24 @@ typedef struct {
     ptrdiff_t H, W, src_channel, src_image;    /* source */
     ptrdiff_t dst_row, dst_channel, dst_image; /* result */
     ptrdiff_t phases, blocks, parts, panels;   /* of the work; panels of rows of a */
+    ptrdiff_t panel_rows, longer_panels;       /* rows of a panel, and how many have one more */
     ptrdiff_t vectors, depth, block_vectors, pieces;
-    size_t weights_bytes, table_bytes, panel_bytes, sums_bytes;
+    ptrdiff_t pad; /* backward_input: elements between panels of weights */
+    ptrdiff_t sums_row;
+    int lazy;      /* backward_input, one block of pixels: weights are copied just before they are used, as a copy of all of them
+                      may go to level 3 and back, at 4 cycles a weight (512 x 512 x 3x3 on one 7x7 plane: 1.4 times as fast) */
+    size_t weights_bytes, table_bytes, panel_bytes, sums_bytes, own_weights_bytes;
     char *weights, *workers;
 } fc_gemm;
 
 /* What a worker has worked out for its block and may use again for its next item. */
 typedef struct {
     ptrdiff_t block; /* whose tables these are */
-    int32_t *first_source, *first_target; /* pieces of vector v: first[v] to first[v + 1] */
+    int32_t *first_source; /* pieces of vector v: first[v] to first[v + 1] */
     fc_gemm_source *sources;
     fc_gemm_target *targets;
-    char *panel, *sums;
+    ptrdiff_t runs; /* targets */
+    char *panel, *sums, *weights;
     int poisoned; /* a weight that this worker copied is not finite */
 } fc_gemm_worker;
 
@@ -106,28 +112,42 @@ static inline ptrdiff_t fc_gemm_channels(const fc_gemm *p, ptrdiff_t taps) {
     return fc_ceil_div(p->in, fc_ceil_div(p->in, most));
 }
 
+/* Where part i of nearly equal parts begins: `size` each, and one more in the first `more` of them. No division. */
+static inline ptrdiff_t fc_gemm_begin(ptrdiff_t size, ptrdiff_t more, ptrdiff_t i) { return i * size + fc_min(i, more); }
+
+static inline ptrdiff_t fc_gemm_row(const fc_gemm *p, ptrdiff_t panel) {
+    return fc_gemm_begin(p->panel_rows, p->longer_panels, panel);
+}
+
 static const char *gemm_unsupported(const fc_geometry *g) {
     return g->R * g->S > FC_GEMM_TAPS ? "a kernel of more than 256 elements" : NULL;
 }
 
+/* Against direct: 1.0 to 3 times as fast from 16 channels of the result on; 0.6 to 0.9 of it on 12 channels of 3x3 or 16 of 5x5,
+ * where each packed vector serves few multiply-adds and a box packed once serves all taps. */
+static const char *gemm_unwise(ptrdiff_t in, ptrdiff_t out, ptrdiff_t down, ptrdiff_t across) {
+    const ptrdiff_t taps = down * across;
+    if (out < 8)
+        return "fewer than 8 channels a group in the result: packing costs more than the blocking saves";
+    if (in * taps < 16)
+        return "fewer than 16 products to a sum";
+    if (in >= 8 && out < (taps >= 25 && down > 1 ? 80 : taps >= 16 ? 32 : taps >= 9 ? 16 : 8))
+        return "few channels in the result for so many taps: packing costs more than the blocking saves";
+    return NULL;
+}
+
 static const char *gemm_unwise_forward(const fc_geometry *g, int threads) {
     (void)threads;
-    if (g->K / g->groups < 8)
-        return "fewer than 8 output channels a group: packing costs more than the blocking saves";
-    if (g->C / g->groups * g->R * g->S < 16)
-        return "fewer than 16 products to a sum";
-    if (g->Q < 16 && g->stride_w > 1 && g->K / g->groups < 64)
+    const ptrdiff_t out = g->K / g->groups;
+    if (g->Q < 16 && g->stride_w > 2 && out < 64)
         return "short strided rows and few output channels: packing costs more than the blocking saves";
-    return NULL;
+    return gemm_unwise(g->C / g->groups, out, g->R, g->S);
 }
 
 static const char *gemm_unwise_backward_input(const fc_geometry *g, int threads) {
     (void)threads;
-    if (g->C / g->groups < 8)
-        return "fewer than 8 input channels a group: packing costs more than the blocking saves";
-    if (g->K / g->groups < 8)
-        return "fewer than 8 output channels a group: sums too short";
-    return NULL;
+    const ptrdiff_t down = fc_ceil_div(g->R, g->stride_h), across = fc_ceil_div(g->S, g->stride_w); /* of a phase */
+    return gemm_unwise(g->K / g->groups, g->C / g->groups, down, across);
 }
 
 #endif
@@ -168,7 +188,6 @@ static fc_gemm FC(gemm_plan)(const fc_geometry *given, fc_operation operation, i
         p.aw = fc_phases(g->S, g->stride_w, g->dilation_w, g->pad_w);
         p.phases = p.ah.phases * p.aw.phases;
         rows = fc_ceil_div(g->H, g->stride_h), cols = fc_ceil_div(g->W, g->stride_w);
-        p.weights_bytes = fc_round_up((size_t)(g->C * p.in * g->R * g->S) * sizeof(real));
     }
     p.src_channel = p.H * p.W;
     const ptrdiff_t taps = p.phases > 1 ? fc_phase_taps(&p.ah, 0) * fc_phase_taps(&p.aw, 0) : g->R * g->S;
@@ -191,19 +210,32 @@ static fc_gemm FC(gemm_plan)(const fc_geometry *given, fc_operation operation, i
     p.parts = fc_ceil_div(p.out, part);
     p.vectors = FC(gemm_vectors)(fc_ceil_div(p.out, p.parts), p.block_vectors, (double)p.depth);
     p.panels = fc_ceil_div(p.out, most_rows[p.vectors - 1]);
+    p.panel_rows = p.out / p.panels, p.longer_panels = p.out % p.panels;
+    if (operation == FC_BACKWARD_INPUT) { /* a line between panels, else those of 2^n channels share cache sets */
+        p.pad = FC_LINE / (ptrdiff_t)sizeof(real);
+        p.lazy = p.blocks == 1;
+        if (!p.lazy)
+            p.weights_bytes = fc_round_up(
+                (size_t)(g->C * p.in * g->R * g->S + p.pad * p.panels * p.phases * g->groups) * sizeof(real));
+    }
     p.parts = fc_min(p.parts, p.panels);
     const ptrdiff_t part_rows = fc_ceil_div(p.panels, p.parts) * most_rows[p.vectors - 1];
     /* a piece a vector and one more for each row (forward, stride 1: also where rows are cut) that begins in the block */
     p.pieces = fc_min(p.block_vectors * LANES, p.block_vectors + p.block_vectors * LANES / fc_max(cols - 1, 1) + 2);
-    p.table_bytes = fc_round_up(sizeof(fc_gemm_worker)) + 2 * fc_round_up((size_t)(p.block_vectors + 1) * sizeof(int32_t)) +
+    p.table_bytes = fc_round_up(sizeof(fc_gemm_worker)) + fc_round_up((size_t)(p.block_vectors + 1) * sizeof(int32_t)) +
                     fc_round_up((size_t)p.pieces * sizeof(fc_gemm_source)) +
                     fc_round_up((size_t)p.pieces * sizeof(fc_gemm_target));
-    p.panel_bytes = (size_t)(p.vectors * p.depth) * FC_VECTOR_BYTES;
-    p.sums_bytes = (size_t)(p.block_vectors * part_rows) * FC_VECTOR_BYTES;
+        p.panel_bytes = (size_t)(FC_GEMM_TOGETHER * p.vectors * p.depth) * FC_VECTOR_BYTES;
+    p.sums_row = (p.block_vectors | 1) * LANES; /* rows of 2^n vectors would share cache sets */
+    p.sums_bytes = fc_round_up((size_t)(p.sums_row * part_rows) * sizeof(real));
+    if (p.lazy)
+        p.own_weights_bytes = fc_round_up((size_t)(part_rows * p.depth + fc_ceil_div(p.panels, p.parts) * p.pad) * sizeof(real));
     return p;
 }
 
-static size_t FC(gemm_worker_bytes)(const fc_gemm *p) { return p->table_bytes + p->panel_bytes + p->sums_bytes; }
+static size_t FC(gemm_worker_bytes)(const fc_gemm *p) { 
+    return p->table_bytes + p->panel_bytes + p->sums_bytes + p->own_weights_bytes;
+}
 
 static size_t FC(gemm_workspace)(const fc_geometry *g, fc_operation operation, int threads) {
     threads = fc_worthwhile_threads(g, threads);
@@ -233,13 +265,12 @@ static void FC(gemm_divide)(fc_gemm *p, const fc_call *call, int threads) {
         *own = (fc_gemm_worker){.block = -1};
         own->first_source = (int32_t *)at;
         at += fc_round_up((size_t)(p->block_vectors + 1) * sizeof(int32_t));
-        own->first_target = (int32_t *)at;
-        at += fc_round_up((size_t)(p->block_vectors + 1) * sizeof(int32_t));
         own->sources = (fc_gemm_source *)at;
         at += fc_round_up((size_t)p->pieces * sizeof(fc_gemm_source));
         own->targets = (fc_gemm_target *)at;
         own->panel = (char *)own + p->table_bytes;
         own->sums = own->panel + p->panel_bytes;
+        own->weights = own->sums + p->sums_bytes;
     }
 }
 
@@ -254,21 +285,22 @@ FC_INLINE int FC(gemm_contiguous)(const fc_gemm *p, const fc_gemm_phase *q) {
 static void FC(gemm_tables)(const fc_gemm *p, const fc_gemm_phase *q, ptrdiff_t v0, ptrdiff_t vectors, fc_gemm_worker *own) {
     const ptrdiff_t plane = q->rows * q->cols, end = fc_min((v0 + vectors) * LANES, p->g.N * plane);
     const int contiguous = FC(gemm_contiguous)(p, q);
-    int32_t sources = 0, targets = 0;
+    int32_t sources = 0;
+    ptrdiff_t runs = 0;
     ptrdiff_t pixel = v0 * LANES, image = pixel / plane, i = pixel % plane / q->cols, j = pixel % q->cols;
     for (ptrdiff_t v = 0; v < vectors; v++) {
         own->first_source[v] = sources;
-        own->first_target[v] = targets;
         for (ptrdiff_t lane = 0; lane < LANES && pixel < end;) {
             const ptrdiff_t run = fc_min(q->cols - j, fc_min(LANES - lane, end - pixel));
             const ptrdiff_t h = i * q->stride_h + q->from_h, w = (j - lane) * q->stride_w + q->from_w;
-            const ptrdiff_t at = (q->to_h + i * q->hop_h) * p->dst_row + q->to_w + (j - lane) * q->hop_w;
             own->sources[sources++] = (fc_gemm_source){image * p->src_image + h * p->W + w, h, w, (int32_t)lane,
                                                        (int32_t)(lane + run)};
-            if (contiguous && lane && i) /* goes on where the piece before it ended */
-                own->targets[targets - 1].hi = (int32_t)(lane + run);
-            else
-                own->targets[targets++] = (fc_gemm_target){image * p->dst_image + at, at, (int32_t)lane, (int32_t)(lane + run)};
+            if (pixel > v0 * LANES && (j || (contiguous && i))) { /* goes on where the piece before it ended */
+                own->targets[runs - 1].count += run;
+            } else {
+                const ptrdiff_t at = (q->to_h + i * q->hop_h) * p->dst_row + q->to_w + j * q->hop_w;
+                own->targets[runs++] = (fc_gemm_target){pixel - v0 * LANES, run, image * p->dst_image + at, at};
+            }
             lane += run;
             pixel += run;
             j += run;
@@ -280,7 +312,7 @@ static void FC(gemm_tables)(const fc_gemm *p, const fc_gemm_phase *q, ptrdiff_t 
         }
     }
     own->first_source[vectors] = sources;
-    own->first_target[vectors] = targets;
+    own->runs = runs;
 }
 
 /* ---- packing of pixels */
@@ -329,7 +361,19 @@ static void FC(gemm_pack_lanes)(const FC(gemm_walk) *walk, FC(gemm_lanes) a, FC(
         }
 }
 
-/* The lanes of one piece of a source with a stride. */
+/* The lanes of one piece of a source with stride 2. */
+static void FC(gemm_pack_pairs)(const FC(gemm_walk) *walk, FC(gemm_lanes) a, int add, real *to) {
+    const ptrdiff_t lo = 2 * a.lo, hi = fc_max(2 * a.hi - 1, lo);
+    const FC(lanes) low = FC(between)(fc_min(lo, LANES), fc_min(hi, LANES));
+    const FC(lanes) high = FC(between)(fc_max(lo - LANES, 0), fc_max(hi - LANES, 0));
+    for (ptrdiff_t c = 0; c < walk->channels; c++, to += walk->to_step) {
+        const real *from = a.from + c * walk->from_step;
+        const vec pixels = FC(unzip_even)(FC(load_lanes)(from, low), FC(load_lanes)(from + LANES, high));
+        FC(store)(to, add ? FC(either)(pixels, FC(load)(to)) : pixels);
+    }
+}
+
+/* The lanes of one piece of a source with any stride. */
 static void FC(gemm_pack_apart)(const FC(gemm_walk) *walk, FC(gemm_lanes) a, int add, real *to) {
     for (ptrdiff_t c = 0; c < walk->channels; c++, to += walk->to_step) {
         const real *from = a.from + c * walk->from_step;
@@ -344,11 +388,13 @@ static void FC(gemm_pack_apart)(const FC(gemm_walk) *walk, FC(gemm_lanes) a, int
 FC_INLINE void FC(gemm_pack_whole)(const int NV, const FC(gemm_walk) *walk, const real *from, ptrdiff_t taps, ptrdiff_t step,
                                    real *to) {
     const ptrdiff_t stride = walk->stride, row = walk->row;
+    const ptrdiff_t ahead = NV * LANES * stride + fc_max(0, (taps - 1) * step);
     for (ptrdiff_t c = 0; c < walk->channels; c++, from += walk->from_step, to += walk->to_step) {
         ptrdiff_t s = 0;
         const real *at = from;
         real *put = to;
-        __builtin_prefetch(from + NV * LANES * stride, 0, 2); /* the next panel's: rows of channels are pages apart */
+        for (ptrdiff_t line = 0; line < NV * LANES * stride; line += FC_LINE / (ptrdiff_t)sizeof(real))
+            __builtin_prefetch(from + ahead + line, 0, 2); /* the next panel's: channels are pages apart */
         if (stride == 1) {
             for (; s < taps; s++, at += step, put += row)
                 FC_UNROLL for (int v = 0; v < NV; v++) FC(store)(put + v * LANES, FC(load)(at + v * LANES));
@@ -403,6 +449,8 @@ static void FC(gemm_pack_pieces)(const fc_gemm *p, const fc_gemm_phase *q, const
             b = FC(gemm_inside)(p, q, piece + i + 1, from, r, s);
         if (q->stride_w == 1)
             FC(gemm_pack_lanes)(walk, a, b, i > 0, to);
+        else if (q->stride_w == 2)
+            FC(gemm_pack_pairs)(walk, a, i > 0, to);
         else
             FC(gemm_pack_apart)(walk, a, i > 0, to);
     } while ((i += together) < pieces);
@@ -444,10 +492,9 @@ static void FC(gemm_pack_vectors)(const fc_gemm *p, const fc_gemm_phase *q, cons
 
 /* The panel of vectors v0 .. v1 of the block: [step of k][vector]. */
 static void FC(gemm_pack)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gemm_worker *own, ptrdiff_t v0, ptrdiff_t v1,
-                          const real *from, ptrdiff_t channels) {
+                          const real *from, ptrdiff_t channels, real *to) {
     const fc_gemm_source *first = own->sources + own->first_source[v0], *last = own->sources + own->first_source[v1] - 1;
     const ptrdiff_t nv = v1 - v0, apart = (nv - 1) * LANES * q->stride_w;
-    real *to = (real *)own->panel;
     if (last - first == nv - 1 && last->hi == LANES && last->h == first->h && last->from == first->from + apart) {
         FC(gemm_pack_vectors)(p, q, own, v0, nv, from, channels, to, nv * LANES);
         return;
@@ -456,142 +503,243 @@ static void FC(gemm_pack)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gem
         FC(gemm_pack_vectors)(p, q, own, v, 1, from, channels, to, nv * LANES);
 }
 
-/* ---- items */
+/* ---- weights of backward_input */
 
-/* Rows of sums, `row` elements apart, of the vectors v0 .. v1 of the block to their places. */
-static void FC(gemm_store)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gemm_worker *own, ptrdiff_t v0, ptrdiff_t v1,
-                           const real *sums, ptrdiff_t rows, real *to, const real *bias) {
-    for (ptrdiff_t r = 0; r < rows; r++, to += p->dst_channel)
-        for (ptrdiff_t v = v0; v < v1; v++, sums += LANES) {
-            const fc_gemm_target *piece = own->targets + own->first_target[v];
-            const fc_gemm_target *end = own->targets + own->first_target[v + 1];
-            for (; piece < end; piece++) {
-                if (q->hop_w != 1) {
-                    for (ptrdiff_t lane = piece->lo; lane < piece->hi; lane++)
-                        to[piece->to + lane * q->hop_w] = sums[lane];
-                    continue;
-                }
-                if (piece->hi - piece->lo == LANES && !bias) { /* masked stores are slow on some CPUs */
-                    FC(store)(to + piece->to, FC(load)(sums));
-                    continue;
-                }
-                const FC(lanes) lanes = FC(between)(piece->lo, piece->hi);
-                vec values = FC(load)(sums);
-                if (bias)
-                    values += FC(load_lanes)(bias + r * p->dst_channel + piece->at, lanes);
-                FC(store_lanes)(to + piece->to, values, lanes);
-            }
-        }
+enum { FC(gemm_gather) = 32 }; /* panels that are packed side by side, so that w is read in longer runs */
+
+/* mr numbers that lie side by side; whole vectors where that stays inside w and what comes after is written later. */
+FC_INLINE void FC(gemm_copy_rows)(const real *from, const real *end, ptrdiff_t mr, int later, real *to) {
+    if (later && end - from >= FC_GEMM_MAX_ROWS + LANES)
+        for (ptrdiff_t m = 0; m < mr; m += LANES)
+            FC(store)(to + m, FC(load)(from + m));
+    else
+        for (ptrdiff_t m = 0; m < mr; m++)
+            to[m] = from[m];
 }
 
+/* MR rows, `row` elements apart, of the taps of a phase: MR numbers a tap. A literal MR: twice as fast as a loop of so few steps. */
+FC_INLINE void FC(gemm_turn_rows)(const int MR, const fc_gemm_phase *q, const real *from, ptrdiff_t row, ptrdiff_t down,
+                                  ptrdiff_t across, real *to) {
+    for (ptrdiff_t r = 0; r < q->down; r++, from += down) {
+        const real *tap = from;
+        for (ptrdiff_t s = 0; s < q->across; s++, to += MR, tap += across)
+            FC_UNROLL for (int m = 0; m < MR; m++) to[m] = tap[m * row];
+    }
+}
+
+FC_NOINLINE void FC(gemm_turn)(ptrdiff_t mr, const fc_gemm_phase *q, const real *from, ptrdiff_t row, ptrdiff_t down,
+                               ptrdiff_t across, real *to) {
+    switch (mr) {
+    case 1: FC(gemm_turn_rows)(1, q, from, row, down, across, to); break;
+    case 2: FC(gemm_turn_rows)(2, q, from, row, down, across, to); break;
+    case 3: FC(gemm_turn_rows)(3, q, from, row, down, across, to); break;
+    case 4: FC(gemm_turn_rows)(4, q, from, row, down, across, to); break;
+    case 5: FC(gemm_turn_rows)(5, q, from, row, down, across, to); break;
+    case 6: FC(gemm_turn_rows)(6, q, from, row, down, across, to); break;
+    case 7: FC(gemm_turn_rows)(7, q, from, row, down, across, to); break;
+    case 8: FC(gemm_turn_rows)(8, q, from, row, down, across, to); break;
+    }
+}
+
+/* Row panels m0 .. m1 of one group and phase, source channels k0 .. k1, to panels [k][row], `pad` apart. Returns what is 0 in all
+ * lanes as long as the weights are finite: 0 * inf and 0 * NaN are NaN. */
+static vec FC(gemm_pack_weights)(const fc_gemm *p, const fc_gemm_phase *q, ptrdiff_t group, ptrdiff_t m0, ptrdiff_t m1,
+                                 ptrdiff_t k0, ptrdiff_t k1, real *to) {
+    const ptrdiff_t kernel = p->g.R * p->g.S, taps = q->down * q->across, down = p->ah.period * p->g.S, across = p->aw.period;
+    const ptrdiff_t row0 = fc_gemm_row(p, m0), span = (fc_gemm_row(p, m1) - row0) * kernel;
+    const real *w = (const real *)p->call->w + (group * p->in * p->out + row0) * kernel;
+    const real *end = (const real *)p->call->w + p->g.groups * p->in * p->out * kernel;
+    vec poison = {0};
+    for (ptrdiff_t k = k0; k < k1; k++) {
+        const real *from = w + k * p->out * kernel;
+        for (ptrdiff_t t = 0; t < span; t += LANES) {
+            __builtin_prefetch(from + t + 6 * p->out * kernel); /* rows of w may be pages apart */
+            poison += 0 * (span - t >= LANES ? FC(load)(from + t) : FC(load_lanes)(from + t, FC(between)(0, span - t)));
+        }
+        from += q->first_h * p->g.S + q->first_w;
+        for (ptrdiff_t m = m0, r0 = row0, mr; m < m1; m++, r0 += mr, from += mr * kernel) {
+            mr = fc_gemm_row(p, m + 1) - r0;
+            real *at = to + ((r0 - row0) * (k1 - k0) + (k - k0) * mr) * taps + (m - m0) * p->pad;
+            if (kernel == 1) {
+                FC(gemm_copy_rows)(from, end, mr, (k + 1 - k0) * mr + LANES <= (k1 - k0) * mr, at);
+                continue;
+            }
+            FC(gemm_turn)(mr, q, from, kernel, down, across, at);
+        }
+    }
+    return poison;
+}
+
+static void FC(gemm_watch)(vec poison, fc_gemm_worker *own) {
+    for (ptrdiff_t l = 0; l < LANES; l++)
+        own->poisoned |= poison[l] != 0;
+}
+
+/* The copied weights of one group and phase: [row panel][k][row]. */
+static real *FC(gemm_weights)(const fc_gemm *p, const fc_gemm_phase *q, ptrdiff_t group, ptrdiff_t f) {
+    const ptrdiff_t taps = p->g.R * p->g.S;
+    return (real *)p->weights + (group * taps + q->before) * p->out * p->in + (group * p->phases + f) * p->panels * p->pad;
+}
+
+/* Some row panels of one group, for all phases. */
+static void FC(gemm_weights_item)(void *context, ptrdiff_t i, int number) {
+    const fc_gemm *p = context;
+    const ptrdiff_t items = fc_ceil_div(p->panels, FC(gemm_gather)), group = i / items;
+    const ptrdiff_t m0 = i % items * FC(gemm_gather), m1 = fc_min(m0 + FC(gemm_gather), p->panels);
+    for (ptrdiff_t f = 0; f < p->phases; f++) {
+        const fc_gemm_phase q = fc_gemm_phase_at(p, f);
+        real *to = FC(gemm_weights)(p, &q, group, f) + fc_gemm_row(p, m0) * p->in * q.down * q.across + m0 * p->pad;
+        FC(gemm_watch)(FC(gemm_pack_weights)(p, &q, group, m0, m1, 0, p->in, to), FC(gemm_worker)(p, number));
+    }
+}
+
+/* ---- items */
+
 /* One block of pixels, one part of the rows. */
+typedef struct {
+    fc_gemm_worker *own;
+    fc_gemm_phase q;
+    ptrdiff_t group, f;
+    ptrdiff_t vectors, panels, size, longer; /* of the block; vectors of a panel, and how many panels have one more */
+    ptrdiff_t m0, m1, row0, rows;            /* row panels, rows */
+    const real *from, *bias;                 /* the group's source; bias of row0 */
+    real *to;                                /* row0 of the result */
+    int straight, untied;                    /* panels may go straight to the result; a bias for each position */
+} FC(gemm_job);
+
+static void FC(gemm_store_run)(const real *sums, ptrdiff_t count, ptrdiff_t hop, const real *bias, real *to) {
+    ptrdiff_t j = 0;
+    if (hop > 1) {
+        for (; j + LANES <= count; j += LANES)
+            FC_UNROLL for (int l = 0; l < LANES; l++) to[(j + l) * hop] = sums[j + l];
+        for (; j < count; j++)
+            to[j * hop] = sums[j];
+        return;
+    }
+    for (; j + LANES <= count; j += LANES)
+        FC(store)(to + j, bias ? FC(load)(sums + j) + FC(load)(bias + j) : FC(load)(sums + j));
+    for (; j < count; j++)
+        to[j] = bias ? sums[j] + bias[j] : sums[j];
+}
+
+/* Pixels first .. end of the block from the buffer of sums to their places. */
+static void FC(gemm_store)(const fc_gemm *p, const FC(gemm_job) *job, ptrdiff_t first, ptrdiff_t end) {
+    const real *sums = (const real *)job->own->sums, *bias = job->untied ? job->bias : NULL;
+    real *to = job->to;
+    for (ptrdiff_t r = 0; r < job->rows; r++, sums += p->sums_row, to += p->dst_channel) {
+        for (ptrdiff_t i = 0; i < job->own->runs; i++) {
+            const fc_gemm_target *run = job->own->targets + i;
+            const ptrdiff_t lo = fc_max(first, run->pixel), hi = fc_min(end, run->pixel + run->count), skip = lo - run->pixel;
+            if (lo < hi)
+                FC(gemm_store_run)(sums + lo, hi - lo, job->q.hop_w, bias ? bias + run->at + skip : NULL,
+                                   to + run->to + skip * job->q.hop_w);
+        }
+        if (bias)
+            bias += p->dst_channel;
+    }
+}
+
+/* The run of the result that holds all of panel n, or NULL: its sums then go there straight. */
+static const fc_gemm_target *FC(gemm_straight)(const FC(gemm_job) *job, ptrdiff_t n) {
+    const ptrdiff_t first = fc_gemm_begin(job->size, job->longer, n) * LANES, end = fc_gemm_begin(job->size, job->longer, n + 1) * LANES;
+    for (ptrdiff_t i = 0; job->straight && i < job->own->runs; i++) {
+        const fc_gemm_target *run = job->own->targets + i;
+        if (run->pixel <= first && end <= run->pixel + run->count)
+            return run;
+    }
+    return NULL;
+}
+
+/* What does not go straight to its place, in runs as long as possible. */
+static void FC(gemm_store_rest)(const fc_gemm *p, const FC(gemm_job) *job) {
+    ptrdiff_t first = 0;
+    for (ptrdiff_t n = 0; n < job->panels; n++)
+        if (FC(gemm_straight)(job, n)) {
+            FC(gemm_store)(p, job, first, fc_gemm_begin(job->size, job->longer, n) * LANES);
+            first = fc_gemm_begin(job->size, job->longer, n + 1) * LANES;
+        }
+    FC(gemm_store)(p, job, first, job->vectors * LANES);
+}
+
+/* Panels n0 .. n1, packed: all rows, channels c0 .. of the sum. `a` is at row panel m0, its rows a_length elements long. */
+static void FC(gemm_multiply)(const fc_gemm *p, const FC(gemm_job) *job, ptrdiff_t n0, ptrdiff_t n1, ptrdiff_t depth, int add,
+                              const real *a, ptrdiff_t a_length, ptrdiff_t a_start) {
+    const int packed = p->operation == FC_BACKWARD_INPUT;
+    const real *b = (const real *)job->own->panel;
+    FC(gemm_run) runs[FC_GEMM_TOGETHER];
+    int nv[FC_GEMM_TOGETHER] = {0};
+    for (ptrdiff_t n = n0; n < n1; n++) {
+        const ptrdiff_t v0 = fc_gemm_begin(job->size, job->longer, n), v1 = fc_gemm_begin(job->size, job->longer, n + 1);
+        const fc_gemm_target *run = FC(gemm_straight)(job, n);
+        real *c = run ? job->to + run->to + v0 * LANES - run->pixel : (real *)job->own->sums + v0 * LANES;
+        runs[n - n0] = (FC(gemm_run)){.b = b, .depth = depth, .c = c, .add = add, .a_row = a_length};
+        runs[n - n0].c_row = run ? p->dst_channel : p->sums_row;
+        nv[n - n0] = (int)(v1 - v0);
+        b += (v1 - v0) * LANES * depth;
+    }
+    const real *bias = job->untied || add ? NULL : job->bias;
+    for (ptrdiff_t m = job->m0, mr; m < job->m1; m++) {
+        mr = fc_gemm_row(p, m + 1) - fc_gemm_row(p, m);
+        for (ptrdiff_t n = 0; n < n1 - n0; n++) {
+            runs[n].a = a + (packed ? mr : 1) * a_start;
+            runs[n].a_step = mr;
+            runs[n].bias = bias;
+            FC(run_gemm)(packed, (int)mr, nv[n], runs + n);
+            runs[n].c += mr * runs[n].c_row;
+        }
+        a += mr * a_length + p->pad;
+        if (bias)
+            bias += mr;
+    }
+}
+
 static void FC(gemm_item)(void *context, ptrdiff_t i, int number) {
     const fc_gemm *p = context;
     const ptrdiff_t part = i % p->parts, block = i / p->parts, b = block % p->blocks;
-    const ptrdiff_t group = block / p->blocks % p->g.groups;
-    const fc_gemm_phase q = fc_gemm_phase_at(p, block / p->blocks / p->g.groups);
-    const ptrdiff_t all = fc_ceil_div(p->g.N * q.rows * q.cols, LANES);
-    const ptrdiff_t first = fc_part(all, p->blocks, b), vectors = fc_part(all, p->blocks, b + 1) - first;
-    if (!vectors)
+    const int forward = p->operation == FC_FORWARD;
+    FC(gemm_job) job = {.own = FC(gemm_worker)(p, number), .group = block / p->blocks % p->g.groups};
+    job.f = block / p->blocks / p->g.groups;
+    const fc_gemm_phase q = job.q = fc_gemm_phase_at(p, job.f);
+    const ptrdiff_t all = fc_ceil_div(p->g.N * q.rows * q.cols, LANES), first = fc_part(all, p->blocks, b);
+    job.vectors = fc_part(all, p->blocks, b + 1) - first;
+    if (!job.vectors)
         return;
-    fc_gemm_worker *own = FC(gemm_worker)(p, number);
-    if (own->block != block) {
-        FC(gemm_tables)(p, &q, first, vectors, own);
-        own->block = block;
+    if (job.own->block != block) {
+        FC(gemm_tables)(p, &q, first, job.vectors, job.own);
+        job.own->block = block;
     }
-    const int forward = p->operation == FC_FORWARD, contiguous = FC(gemm_contiguous)(p, &q);
+    job.panels = fc_ceil_div(job.vectors, p->vectors);
+    job.size = job.vectors / job.panels, job.longer = job.vectors % job.panels;
+    job.m0 = fc_part(p->panels, p->parts, part), job.m1 = fc_part(p->panels, p->parts, part + 1);
+    job.row0 = fc_gemm_row(p, job.m0), job.rows = fc_gemm_row(p, job.m1) - job.row0;
+    const ptrdiff_t channel = job.group * p->out + job.row0;
+    job.from = (const real *)(forward ? p->call->x : p->call->y) + job.group * p->in * p->src_channel;
+    job.to = (real *)(forward ? p->call->y : p->call->x) + channel * p->dst_channel;
+    job.untied = forward && p->call->bias && p->call->bias_per_position;
+    if (forward && p->call->bias)
+        job.bias = (const real *)p->call->bias + channel * (job.untied ? p->dst_channel : 1);
+    job.straight = FC(gemm_contiguous)(p, &q) && !job.untied;
     const ptrdiff_t taps = q.down * q.across, length = p->in * taps, pass = fc_gemm_channels(p, taps);
-    const ptrdiff_t kernel = p->out * p->in * p->g.R * p->g.S;
-    const real *a = forward ? (const real *)p->call->w : (const real *)p->weights;
-    a += group * kernel + q.before * p->out * p->in;
-    const real *from = (const real *)(forward ? p->call->x : p->call->y) + group * p->in * p->src_channel;
-    real *to = (real *)(forward ? p->call->y : p->call->x) + group * p->out * p->dst_channel;
-    const real *bias = forward ? p->call->bias : NULL;
-    const int tied = bias && !p->call->bias_per_position, untied = bias && !tied;
-    const ptrdiff_t m0 = fc_part(p->panels, p->parts, part), m1 = fc_part(p->panels, p->parts, part + 1);
-    const ptrdiff_t row0 = fc_part(p->out, p->panels, m0), rows = fc_part(p->out, p->panels, m1) - row0;
-    const ptrdiff_t panels = fc_ceil_div(vectors, p->vectors);
     for (ptrdiff_t c0 = 0; c0 < p->in; c0 += pass) {
         const ptrdiff_t channels = fc_min(pass, p->in - c0), depth = channels * taps;
-        const int last = c0 + channels == p->in;
-        for (ptrdiff_t n = 0; n < panels; n++) {
-            const ptrdiff_t v0 = fc_part(vectors, panels, n), v1 = fc_part(vectors, panels, n + 1), nv = v1 - v0;
-            FC(gemm_pack)(p, &q, own, v0, v1, from + c0 * p->src_channel, channels);
-            const fc_gemm_target *piece = own->targets + own->first_target[v0];
-            const int whole = contiguous && !untied && own->first_target[v1] - own->first_target[v0] == nv &&
-                              piece[nv - 1].hi == LANES && piece[nv - 1].to - piece->to == (nv - 1) * LANES;
-            real *sums = (real *)own->sums + v0 * rows * LANES;
-            for (ptrdiff_t m = m0; m < m1; m++) {
-                const ptrdiff_t r0 = fc_part(p->out, p->panels, m), mr = fc_part(p->out, p->panels, m + 1) - r0;
-                real *tile = sums + (r0 - row0) * nv * LANES;
-                FC(gemm_run) run = {.b = (real *)own->panel, .depth = depth, .add = c0 > 0};
-                run.c = whole ? to + r0 * p->dst_channel + piece->to : tile;
-                run.c_row = whole ? p->dst_channel : nv * LANES;
-                run.bias = tied && !c0 ? bias + group * p->out + r0 : NULL;
-                run.a_row = length, run.a_step = mr;
-                run.a = a + r0 * length + c0 * taps * (forward ? 1 : mr);
-                FC(run_gemm)(!forward, (int)mr, (int)nv, &run);
-                if (last && !whole)
-                    FC(gemm_store)(p, &q, own, v0, v1, tile, mr, to + r0 * p->dst_channel,
-                                   untied ? bias + (group * p->out + r0) * p->dst_channel : NULL);
+        const real *a = (const real *)p->call->w + channel * length;
+        if (!forward)
+            a = p->lazy ? (real *)job.own->weights : FC(gemm_weights)(p, &q, job.group, job.f) + job.row0 * length + job.m0 * p->pad;
+        if (p->lazy)
+            FC(gemm_watch)(FC(gemm_pack_weights)(p, &q, job.group, job.m0, job.m1, c0, c0 + channels, (real *)job.own->weights),
+                           job.own);
+        for (ptrdiff_t n0 = 0, n1; n0 < job.panels; n0 = n1) {
+            n1 = fc_min(n0 + FC_GEMM_TOGETHER, job.panels);
+            real *to = (real *)job.own->panel;
+            for (ptrdiff_t n = n0, v0 = fc_gemm_begin(job.size, job.longer, n0), v1; n < n1; n++, v0 = v1) {
+                v1 = fc_gemm_begin(job.size, job.longer, n + 1);
+                FC(gemm_pack)(p, &q, job.own, v0, v1, job.from + c0 * p->src_channel, channels, to);
+                to += (v1 - v0) * LANES * depth;
             }
+            FC(gemm_multiply)(p, &job, n0, n1, depth, c0 > 0, a, p->lazy ? depth : length, p->lazy ? 0 : c0 * taps);
         }
     }
-}
-
-enum { FC(gemm_gather) = 12 }; /* panels that are packed side by side, so that w is read in longer runs */
-
-/* mr numbers that lie side by side; whole vectors where that stays inside w and what comes after is written later. */
-FC_INLINE void FC(gemm_copy_rows)(const real *from, const real *end, ptrdiff_t mr, int later, real *to,
-                               vec *poison) {
-    if (later && end - from >= FC_GEMM_MAX_ROWS + LANES)
-        for (ptrdiff_t m = 0; m < mr; m += LANES) {
-            const vec weights = FC(load)(from + m);
-            FC(store)(to + m, weights);
-            *poison += weights * 0;
-        }
-    else
-        for (ptrdiff_t m = 0; m < mr; m++) {
-            to[m] = from[m];
-            *poison += FC(splat)(from[m] * 0);
-        }
-}
-
-/* backward_input: some panels of rows of one group, for all phases: a[phase][panel][k][row]. */
-static void FC(gemm_weights_item)(void *context, ptrdiff_t i, int number) {
-    const fc_gemm *p = context;
-    const ptrdiff_t items = fc_ceil_div(p->panels, FC(gemm_gather)), group = i / items, kernel = p->g.R * p->g.S;
-    const ptrdiff_t m0 = i % items * FC(gemm_gather), m1 = fc_min(m0 + FC(gemm_gather), p->panels);
-    const real *w = (const real *)p->call->w + group * p->in * p->out * kernel;
-    const real *end = (const real *)p->call->w + p->g.groups * p->in * p->out * kernel;
-    vec poison = {0}; /* stays 0 as long as the weights are finite: 0 * inf and 0 * NaN are NaN */
-    int poisoned = 0;
-    for (ptrdiff_t f = 0; f < p->phases; f++) {
-        const fc_gemm_phase q = fc_gemm_phase_at(p, f);
-        const ptrdiff_t taps = q.down * q.across, down = p->ah.period * p->g.S, across = p->aw.period;
-        real *phase = (real *)p->weights + (group * kernel + q.before) * p->out * p->in;
-        for (ptrdiff_t k = 0; k < p->in; k++)
-            for (ptrdiff_t m = m0; m < m1; m++) {
-                const ptrdiff_t r0 = fc_part(p->out, p->panels, m), mr = fc_part(p->out, p->panels, m + 1) - r0;
-                const real *from = w + (k * p->out + r0) * kernel + q.first_h * p->g.S + q.first_w;
-                real *to = phase + (r0 * p->in + k * mr) * taps;
-                if (kernel == 1) {
-                    FC(gemm_copy_rows)(from, end, mr, (k + 1) * mr + LANES <= p->in * mr, to, &poison);
-                    continue;
-                }
-                for (ptrdiff_t r = 0; r < q.down; r++)
-                    for (ptrdiff_t s = 0; s < q.across; s++, to += mr)
-                        for (ptrdiff_t row = 0; row < mr; row++) {
-                            const real weight = from[row * kernel + r * down + s * across];
-                            to[row] = weight;
-                            poisoned |= weight - weight != 0;
-                        }
-            }
-    }
-    for (ptrdiff_t l = 0; l < LANES; l++)
-        poisoned |= poison[l] != 0;
-    if (poisoned)
-        FC(gemm_worker)(p, number)->poisoned = 1;
+    FC(gemm_store_rest)(p, &job);
 }
 
 static ptrdiff_t FC(gemm_items)(const fc_gemm *p) { return p->phases * p->g.groups * p->blocks * p->parts; }
@@ -607,16 +755,15 @@ static void FC(gemm_backward_input)(const fc_call *call) {
     const int threads = fc_worthwhile_threads(&call->geometry, call->threads);
     fc_gemm p = FC(gemm_plan)(&call->geometry, FC_BACKWARD_INPUT, threads);
     FC(gemm_divide)(&p, call, threads);
-    fc_parallel(p.weights_bytes > FC_GEMM_WEIGHTS ? threads : 1, p.g.groups * fc_ceil_div(p.panels, FC(gemm_gather)),
-                call->keep_denormals, FC(gemm_weights_item), &p);
-    int poisoned = 0;
-    for (int i = 0; i < threads; i++)
-        poisoned |= FC(gemm_worker)(&p, i)->poisoned;
-    if (poisoned) { /* the zeros around y times an infinite weight would be NaN where x does not depend on it */
-        FC(small_backward_input)(call);
-        return;
-    }
+    if (!p.lazy)
+        fc_parallel(p.weights_bytes > FC_GEMM_WEIGHTS ? threads : 1, p.g.groups * fc_ceil_div(p.panels, FC(gemm_gather)),
+                    call->keep_denormals, FC(gemm_weights_item), &p);
     if (p.ah.phases < p.ah.stride || p.aw.phases < p.aw.stride) /* elements that no tap reaches */
         memset(call->x, 0, (size_t)(p.g.N * p.g.C * p.g.H * p.g.W) * sizeof(real));
     fc_parallel(threads, FC(gemm_items)(&p), call->keep_denormals, FC(gemm_item), &p);
+    int poisoned = 0;
+    for (int i = 0; i < threads; i++)
+        poisoned |= FC(gemm_worker)(&p, i)->poisoned;
+    if (poisoned) /* the zeros around y times an infinite weight may be NaN where x does not depend on it */
+        FC(small_backward_input)(call);
 }
