@@ -34,6 +34,7 @@ EXTRAS = {
     "torch": "torch",
     "pooch": "data",
     "tomli": "benchmarks",
+    "distributed": "distributed",
     **dict.fromkeys(("rich", "joblib", "scipy", "matplotlib", "safetensors", "tqdm", "threadpoolctl"), "experiments"),
 }
 
@@ -66,17 +67,31 @@ def _equivariance_arguments(parser: Parser) -> None:
         help="folder with train-images-idx3-ubyte and train-labels-idx1-ubyte (plain or .gz) for the data set NAME; "
         "NAME may be left out where only one data set can be meant",
     )
+    parser.add_argument(
+        "--study",
+        nargs="+",
+        metavar="NAME",
+        help="in place of the base experiment: 'remedies' (which of them help), 'layers' (which move along), "
+        "'invariant' (networks that are so by construction), 'mnist1d' (one dimension), or 'all'",
+    )
     parser.add_argument("--seeds", type=_count, default=5, metavar="N", help="repetitions, seeds 0 to N-1 (default: 5)")
     parser.add_argument("--epochs", type=_count, default=10, metavar="N", help="epochs of each training (default: 10)")
     parser.add_argument("--backend", choices=BACKENDS, help="default: the best one here")
     parser.add_argument(
-        "--out", default="results/equivariance", metavar="DIR", help="where the results go (default: %(default)s)"
+        "--out",
+        metavar="DIR",
+        help="where the results go (default: results/equivariance, with --study results/study)",
     )
     parser.add_argument(
         "--resume", action="store_true", help="keep the finished and continue the interrupted runs in DIR"
     )
     parser.add_argument(
         "--jobs", type=_count, metavar="N", help="trainings side by side, each on one thread (default: the usable CPUs)"
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a dask scheduler whose workers compute the cells of the studies in place of this machine",
     )
     parser.add_argument(
         "--train-images", type=_count, default=10_000, metavar="N", help="the first N images (default: 10000)"
@@ -98,7 +113,16 @@ def _equivariance(options: Options) -> None:
         train_images=options.train_images,
         validation_images=options.validation_images,
     )
-    equivariance.main(config, options.out, resume=options.resume, jobs=options.jobs)
+    if options.study:
+        from .experiments import studies
+
+        chosen = studies.STUDIES if options.study == ["all"] else tuple(dict.fromkeys(options.study))
+        out = options.out or "results/study"
+        studies.main(chosen, config, out, resume=options.resume, jobs=options.jobs, scheduler=options.scheduler)
+        return
+    if options.scheduler:
+        raise ValueError("--scheduler is for the cells of a --study")
+    equivariance.main(config, options.out or "results/equivariance", resume=options.resume, jobs=options.jobs)
 
 
 def _datasets(names: list[str], folders: list[str]) -> dict[str, str | None]:

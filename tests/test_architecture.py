@@ -91,6 +91,7 @@ def test_geometry_imports_nothing_of_ours() -> None:
         ("llvmlite", ("backends/numba",)),
         ("matplotlib", ("experiments", "bench")),
         ("scipy", ("experiments", "bench")),
+        ("distributed", ("experiments/studies",)),
         ("fastconv.backends._kernels", ("backends/cython", "entry")),
     ],
 )

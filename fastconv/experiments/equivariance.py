@@ -311,7 +311,7 @@ def run(
     results = {
         "fastconv": __version__,
         "config": {"datasets": list(config.datasets), "seeds": config.seeds, **fixed, "isa": isa, "jobs": jobs},
-        "versions": _versions(),
+        "versions": versions(),
         "machine": f"{platform.system()} {platform.machine()}, {settings.usable_cpus()} CPUs",
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "data": {name: {"source": d.source, "sha256": d.sha256} for name, d in datasets.items()},
@@ -393,7 +393,8 @@ def _watch(wanted: list[Cell], folder: Path, watch: Callable[[Event], None], ove
             return
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that have a part in the results."""
     from importlib import metadata
 
     found = {"python": platform.python_version()}

@@ -45,10 +45,11 @@ def draw(results: dict[str, Any], datasets: dict[str, data.Dataset], folder: str
         figures["accuracies"] = accuracies(results)
         figures["learning_curves"] = learning_curves(results)
         figures["shift_maps"] = shift_maps(results)
-        return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+        return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Write `figure` as a PNG file, as a whole or not at all. Returns `path`."""
     FigureCanvasAgg(figure)
     temporary = path.with_name(path.name + ".tmp")
     figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})

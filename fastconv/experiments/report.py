@@ -6,99 +6,66 @@ seeds enough for a test, by what the test says. What is known from mathematics o
 
 from __future__ import annotations
 
-import base64
 import html
 import os
-import re
 from pathlib import Path
 from typing import Any
 
-from . import data
+from . import data, page
+from .page import count, listed, p_value, points
+from .page import per_cent as pc
 from .statistics import MODELS, SIGNIFICANT
 
+_TITLE = "fastconv: the shift-equivariance experiment"
 NAME = {"cnn": "CNN", "mlp": "MLP"}
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_TIMES = "\N{MULTIPLICATION SIGN}"
-# A number is kept on one line with its sign, unit or error.
-_TOGETHER = re.compile(rf"(?<=[0-9]) (?=[%±{_TIMES}]|points|px|seeds)|(?<=[±{_TIMES}=]) (?=[0-9])|(?<=p) (?==)")
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c1c; --faint: #5c5c5c; --paper: #ffffff; --line: #d4d4d4; --box: #f3f6f9; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --faint: #a8a8a8; --paper: #16181b; --line: #3b3f45; --box: #20242a; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 46rem; color: var(--ink); background: var(--paper);
-  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
-.answer { background: var(--box); border-left: .3rem solid #0072b2; padding: .6rem 1rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, .text td, .text th { text-align: left; }
-.text td:last-child { white-space: normal; overflow-wrap: anywhere; }
-figure { margin: 1.5rem 0; }
-figure img { width: 100%; min-width: 34rem; height: auto; background: #fff; border-radius: .4rem; display: block; }
-figcaption, .small { color: var(--faint); font-size: .88rem; } code { font-size: .9em; }
-"""
 
 
 def write(results: dict[str, Any], out: str | os.PathLike[str]) -> Path:
     """Write ``report.html`` for `results` into the folder `out`, whose ``figures`` it takes in. Returns the file."""
     out = Path(out)
-    path = out / "report.html"
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(render(results, out / "figures"), encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    return page.write(out / "report.html", _TITLE, render(results, out / "figures"))
 
 
-def render(results: dict[str, Any], figures: Path) -> str:
-    """The report as HTML; `figures` is the folder with the files of :func:`fastconv.experiments.figures.draw`."""
+def render(results: dict[str, Any], figures: Path) -> list[str]:
+    """The report as pieces of HTML; `figures` is the folder that :func:`fastconv.experiments.figures.draw` filled."""
     names = list(results["summary"])
     right, down = results["config"]["shift"]
     body = [
         "<h1>Does a CNN keep its accuracy when the images move?</h1>",
-        f'<div class="answer">{"".join(_paragraph(answer(results, name)) for name in names)}</div>',
+        f'<div class="answer">{"".join(page.paragraph(answer(results, name)) for name in names)}</div>',
         "<h2>What was done</h2>",
-        *map(_paragraph, _protocol(results)),
+        *map(page.paragraph, _protocol(results)),
     ]
     for name in names:
         what = f"one validation image of each class; above as it is, below {right} px right and {down} px down"
         caption = f"{data.title(name)}: {what}."
-        body.append(_figure(figures / f"examples-{name}.png", caption))
+        body.append(page.figure(figures / f"examples-{name}.png", caption))
     body += [
         "<h2>What was measured</h2>",
         _accuracy_table(results),
-        _figure(
+        page.figure(
             figures / "accuracies.png",
             "Accuracy of both models on the original (plain bars) and the shifted images (hatched bars).",
         ),
     ]
     for name in names:
-        body += [f"<h3>{html.escape(data.title(name))}</h3>", *map(_paragraph, findings(results, name))]
+        body += [f"<h3>{html.escape(data.title(name))}</h3>", *map(page.paragraph, findings(results, name))]
     body += [
-        _figure(figures / "shift_maps.png", "Mean accuracy for every shift; the frame marks the shift used above."),
-        _figure(figures / "learning_curves.png", "Accuracy and training loss after every epoch."),
+        page.figure(figures / "shift_maps.png", "Mean accuracy for every shift; the frame marks the shift used above."),
+        page.figure(figures / "learning_curves.png", "Accuracy and training loss after every epoch."),
         "<h2>What follows from it</h2>",
-        *map(_paragraph, conclusions(results)),
+        *map(page.paragraph, conclusions(results)),
         "<h2>What is known, and was not measured here</h2>",
-        *map(_paragraph, _KNOWN),
+        *map(page.paragraph, _KNOWN),
         "<h2>Limits</h2>",
-        *map(_paragraph, _limits(results)),
-        f"<h2>All runs</h2>\n<details><summary>{_count(len(results['runs']), 'run')}</summary>",
+        *map(page.paragraph, _limits(results)),
+        f"<h2>All runs</h2>\n<details><summary>{count(len(results['runs']), 'run')}</summary>",
         _runs_table(results),
         "</details>",
         "<h2>Settings</h2>",
         _settings_table(results),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>fastconv: the shift-equivariance experiment</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body>\n</html>\n"
-    )
+    return body
 
 
 # ---- sentences that follow from the numbers
@@ -109,8 +76,8 @@ def answer(results: dict[str, Any], dataset: str) -> str:
     cnn, mlp = (results["summary"][dataset][model] for model in MODELS)
     test = results["paired"][dataset]
     falls = (
-        f"{data.title(dataset)}: moving the images by {_shift(results)} takes the CNN from {_pc(cnn['original'])} to "
-        f"{_pc(cnn['shifted'])} and the MLP from {_pc(mlp['original'])} to {_pc(mlp['shifted'])}."
+        f"{data.title(dataset)}: moving the images by {_shift(results)} takes the CNN from {pc(cnn['original'])} to "
+        f"{pc(cnn['shifted'])} and the MLP from {pc(mlp['original'])} to {pc(mlp['shifted'])}."
     )
     if min(cnn["drop"]["mean"], mlp["drop"]["mean"]) <= 0:
         invariant = "" if cnn["drop"]["mean"] > 0 else " The CNN lost nothing by it in these runs."
@@ -119,10 +86,10 @@ def answer(results: dict[str, Any], dataset: str) -> str:
     if test["p"] is None:
         compared = f" The CNN is {_better(test)} on the moved images; {_no_test(test)}."
     elif test["p"] < SIGNIFICANT:
-        compared = f" The CNN is {_better(test)} on the moved images, more than chance explains ({_p(test)})."
+        compared = f" The CNN is {_better(test)} on the moved images, more than chance explains ({p_value(test)})."
     else:
-        size = _points(abs(test["difference"]))
-        compared = f" On the moved images the two differ by {size}, which chance may explain ({_p(test)})."
+        size = points(abs(test["difference"]))
+        compared = f" On the moved images the two differ by {size}, which chance may explain ({p_value(test)})."
     return falls + compared + invariant
 
 
@@ -133,33 +100,33 @@ def findings(results: dict[str, Any], dataset: str) -> list[str]:
     return [
         _accuracy_sentence("original", tests["original"]),
         _accuracy_sentence("shifted", tests),
-        f"The shift costs the CNN {_points(cnn['drop']['mean'])} and the MLP {_points(mlp['drop']['mean'])}. "
+        f"The shift costs the CNN {points(cnn['drop']['mean'])} and the MLP {points(mlp['drop']['mean'])}. "
         f"{_drop_sentence(tests['drop'])}",
         _map_sentence(results, dataset),
     ]
 
 
 def _drop_sentence(test: dict[str, Any]) -> str:
-    size = _points(abs(test["difference"]))
+    size = points(abs(test["difference"]))
     claim = f"The CNN's drop is {size}{_spread(test)} {'smaller' if test['difference'] > 0 else 'larger'}"
     if test["p"] is None:
         return f"{claim}; {_no_test(test)}."
     if test["p"] < SIGNIFICANT:
-        return f"{claim}, more than chance explains ({_p(test)})."
-    return f"{claim}, which chance may explain ({_p(test)}): neither model is shown to be the more robust."
+        return f"{claim}, more than chance explains ({p_value(test)})."
+    return f"{claim}, which chance may explain ({p_value(test)}): neither model is shown to be the more robust."
 
 
 def _accuracy_sentence(images: str, test: dict[str, Any]) -> str:
     direction = "more accurate" if test["difference"] >= 0 else "less accurate"
     claim = (
-        f"On the {images} images the CNN is {_points(abs(test['difference']))}{_spread(test)} {direction} than the MLP"
+        f"On the {images} images the CNN is {points(abs(test['difference']))}{_spread(test)} {direction} than the MLP"
     )
     if test["p"] is None:
         return f"{claim}; {_no_test(test)}."
     seeds = f"at {test['positive']} of {test['n']} seeds the CNN is ahead"
     if test["p"] < SIGNIFICANT:
-        return f"{claim}: {seeds}, and chance does not explain the difference ({_p(test)})."
-    return f"{claim}, but {seeds}, and chance may explain the difference ({_p(test)})."
+        return f"{claim}: {seeds}, and chance does not explain the difference ({p_value(test)})."
+    return f"{claim}, but {seeds}, and chance may explain the difference ({p_value(test)})."
 
 
 def _map_sentence(results: dict[str, Any], dataset: str) -> str:
@@ -184,7 +151,7 @@ def conclusions(results: dict[str, Any]) -> list[str]:
     texts = []
     drops = [results["summary"][name][model]["drop"]["mean"] for name in names for model in MODELS]
     if min(drops) > 0:
-        between = f"by between {100 * min(drops):.1f} and {_points(max(drops))}"
+        between = f"by between {100 * min(drops):.1f} and {points(max(drops))}"
         texts.append(
             f"Both models lose accuracy when the images move, {between}. Convolutions alone do not make the answers of "
             f"a network invariant."
@@ -218,7 +185,7 @@ def _over_data_sets(tests: dict[str, dict[str, Any]], claim: str) -> str:
         elif test["p"] >= SIGNIFICANT:
             said = f"it is not shown that {said}"
         groups.setdefault(said, []).append(data.title(name))
-    return " ".join(f"On {_listed(members)} {said}." for said, members in groups.items())
+    return " ".join(f"On {listed(members)} {said}." for said, members in groups.items())
 
 
 _KNOWN = [
@@ -249,7 +216,7 @@ def _protocol(results: dict[str, Any]) -> list[str]:
         f"{_shift(results)}; what moves in is 0. Neither saw a moved image in training.",
         f"Training: cross-entropy, stochastic gradient descent with momentum {config['momentum']}, learning rate "
         f"{config['learning_rate']['cnn']} (CNN) and {config['learning_rate']['mlp']} (MLP), batches of "
-        f"{config['batch_size']}, {_count(config['epochs'], 'epoch')}. "
+        f"{config['batch_size']}, {count(config['epochs'], 'epoch')}. "
         + (
             "Everything was run once, with one seed: how much the numbers vary from run to run is not known."
             if seeds == 1
@@ -283,23 +250,8 @@ def _limits(results: dict[str, Any]) -> list[str]:
 # ---- pieces
 
 
-def _pc(numbers: dict[str, Any]) -> str:
-    spread = "" if numbers["std"] is None else f" ± {100 * numbers['std']:.1f}"
-    return f"{100 * numbers['mean']:.1f}{spread} %"
-
-
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:.1f} points"
-
-
 def _spread(test: dict[str, Any]) -> str:
     return "" if test["std"] is None else f" (± {100 * test['std']:.1f})"
-
-
-def _p(test: dict[str, Any]) -> str:
-    mantissa, _, exponent = f"{test['p']:.2g}".partition("e")
-    power = f" {_TIMES} 10{str(int(exponent)).translate(_SUPERSCRIPT)}" if exponent else ""
-    return f"paired t-test over {_count(test['n'], 'seed')}, p = {mantissa}{power}"
 
 
 def _no_test(test: dict[str, Any]) -> str:
@@ -307,7 +259,7 @@ def _no_test(test: dict[str, Any]) -> str:
 
 
 def _better(test: dict[str, Any]) -> str:
-    return f"{_points(abs(test['difference']))} {'better' if test['difference'] >= 0 else 'worse'} than the MLP"
+    return f"{points(abs(test['difference']))} {'better' if test['difference'] >= 0 else 'worse'} than the MLP"
 
 
 def _shift(results: dict[str, Any]) -> str:
@@ -315,44 +267,20 @@ def _shift(results: dict[str, Any]) -> str:
     return f"{right} px to the right and {down} px down"
 
 
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}{'' if n == 1 else 's'}"
-
-
-def _paragraph(text: str) -> str:
-    return f"<p>{_text(text)}</p>"
-
-
-def _text(text: str) -> str:
-    return html.escape(_TOGETHER.sub("\N{NO-BREAK SPACE}", text), quote=False)
-
-
-def _figure(path: Path, caption: str) -> str:
-    image = base64.b64encode(path.read_bytes()).decode("ascii")
-    picture = f'<img alt="{html.escape(caption)}" src="data:image/png;base64,{image}">'
-    return f'<figure><div class="scroll">{picture}</div><figcaption>{_text(caption)}</figcaption></figure>'
-
-
-def _table(heading: list[str], rows: list[list[str]], kind: str = "") -> str:
-    head = "".join(f"<th>{_text(cell)}</th>" for cell in heading)
-    body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
-    attribute = f' class="{kind}"' if kind else ""
-    return (
-        f'<div class="scroll"><table{attribute}>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
-    )
-
-
 def _accuracy_table(results: dict[str, Any]) -> str:
     rows = []
     for name, models in results["summary"].items():
         for model, numbers in models.items():
             drop = f"{100 * numbers['drop']['mean']:.1f}"
-            rows.append([f"{data.title(name)}, {NAME[model]}", _pc(numbers["original"]), _pc(numbers["shifted"]), drop])
-    return _table(["", "original", "shifted", "drop (points)"], rows)
+            rows.append(
+                [
+                    f"{data.title(name)}, {NAME[model]}",
+                    pc(numbers["original"]),
+                    pc(numbers["shifted"]),
+                    drop,
+                ]
+            )
+    return page.table(["", "original", "shifted", "drop (points)"], rows)
 
 
 def _runs_table(results: dict[str, Any]) -> str:
@@ -366,7 +294,7 @@ def _runs_table(results: dict[str, Any]) -> str:
         ]
         for run in results["runs"]
     ]
-    return _table(["run", "original", "shifted", "training loss", "training time"], rows)
+    return page.table(["run", "original", "shifted", "training loss", "training time"], rows)
 
 
 def _settings_table(results: dict[str, Any]) -> str:
@@ -375,10 +303,10 @@ def _settings_table(results: dict[str, Any]) -> str:
     rows += [
         [f"data: {name}", f"{entry['source']}, SHA-256 {entry['sha256']}"] for name, entry in results["data"].items()
     ]
-    side_by_side = f"{_count(results['config']['jobs'], 'training')} at a time, each on one thread"
+    side_by_side = f"{count(results['config']['jobs'], 'training')} at a time, each on one thread"
     rows += [
         ["backend", f"{results['config']['backend']} ({results['config']['isa']})"],
         ["machine", f"{results['machine']}, {side_by_side}"],
         ["finished", results["finished"]],
     ]
-    return _table(["", ""], rows, "text")
+    return page.table(["", ""], rows, "text")

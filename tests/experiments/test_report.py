@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fastconv.experiments import data, equivariance, figures, report, statistics
+from fastconv.experiments.page import p_value
 
 PNG = b"\x89PNG\r\n\x1a\n"
 # Accuracies (original, shifted) of the CNN and the MLP, seed by seed.
@@ -131,8 +132,8 @@ def test_numbers_stay_with_their_units(page: tuple[str, Path]) -> None:
 
 
 def test_a_tiny_p_is_written_as_a_power_of_ten() -> None:
-    assert report._p({"n": 10, "p": 9.71e-9}) == "paired t-test over 10 seeds, p = 9.7 \N{MULTIPLICATION SIGN} 10⁻⁹"
-    assert report._p({"n": 10, "p": 0.0123}) == "paired t-test over 10 seeds, p = 0.012"
+    assert p_value({"n": 10, "p": 9.71e-9}) == "paired t-test over 10 seeds, p = 9.7 \N{MULTIPLICATION SIGN} 10⁻⁹"
+    assert p_value({"n": 10, "p": 0.0123}) == "paired t-test over 10 seeds, p = 0.012"
 
 
 def test_every_number_is_in_the_report(page: tuple[str, Path]) -> None:
