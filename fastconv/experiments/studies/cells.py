@@ -131,7 +131,7 @@ def run(
     finished = _on_cluster(missing, config, scheduler) if scheduler else _here(missing, config, jobs)
     try:
         with warnings.catch_warnings(), contextlib.closing(finished):
-            warnings.filterwarnings("ignore", "[0-9]+ tasks which were still being processed")  # joblib's, at Ctrl-C
+            warnings.filterwarnings("ignore", "[0-9]+ tasks (which were still|have been)")  # joblib's, at Ctrl-C
             for key, record in finished:
                 write_json(wanted[key].file(folder), record)
                 done += 1
