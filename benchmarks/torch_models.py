@@ -1,4 +1,4 @@
-"""Whole models in eager PyTorch against the same models after fastconv.torch.convert(), forward and backward, in turn.
+"""Whole models in eager PyTorch against the same models after fastconv.torch.convert(model, example=...), in turn.
 
     python benchmarks/torch_models.py [--models wav2vec,resnet18] [--threads 1,2] [--seconds 10] [--all]
                                       [--json FILE] [--publish]
@@ -269,9 +269,9 @@ def sides(name: str, shape: tuple[int, ...], all_layers: bool) -> tuple[Side, Si
     entry = MODELS[name]
     eager = entry.build()
     converted = copy.deepcopy(eager)
-    swapped = len(ft.convert(converted, all=all_layers, verbose=False))
-    total = sum(isinstance(layer, (nn.Conv1d, nn.Conv2d)) for layer in eager.modules())
     x = torch.randn(shape)
+    swapped = len(ft.convert(converted, all=all_layers, example=None if all_layers else x, verbose=False))
+    total = sum(isinstance(layer, (nn.Conv1d, nn.Conv2d)) for layer in eager.modules())
     return Side(eager, x, entry.steps), Side(converted, x, entry.steps), swapped, total
 
 
@@ -317,9 +317,9 @@ def _resident(key: str) -> int:
 
 def first_step_adds(name: str, side: str, all_layers: bool) -> int:
     """Bytes by which the first step raises this process's peak above what it holds before."""
-    eager, converted, *_ = sides(name, MODELS[name].shape, all_layers)
-    contender = eager if side == "eager" else converted
     torch.set_num_threads(1)
+    eager, converted, *_ = sides(name, MODELS[name].shape, all_layers or side == "eager")
+    contender = eager if side == "eager" else converted
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = _resident("VmRSS")
     contender.gradients()
@@ -339,8 +339,8 @@ def peaks(name: str, all_layers: bool) -> list[int]:
 
 def measure(name: str, threads: list[int], seconds: float, all_layers: bool, memory: bool) -> list[dict[str, Any]]:
     """One row for each number of threads."""
-    eager, converted, swapped, total = sides(name, MODELS[name].shape, all_layers)
     torch.set_num_threads(threads[0])
+    eager, converted, swapped, total = sides(name, MODELS[name].shape, all_layers)
     loss, gradient = differences(eager, converted)
     peak: list[int | None] = [*peaks(name, all_layers)] if memory and sys.platform == "linux" else [None, None]
     rows = []
@@ -419,11 +419,11 @@ def layers(seconds: float, threads: int) -> None:
         kind = conversion.kind(row.c_in, row.c_out, row.k, row.stride, row.dilation, row.groups)
         _, (_, ratio), _ = race(layer_runs(row), seconds)
         found[kind].append(ratio)
-        print(f"{row.name:<20} {kind:<18} {ratio:.2f}", flush=True)
+        print(f"{row.name:<20} {kind:<22} {ratio:.2f}", flush=True)
     print()
     for kind, ratios in sorted(found.items()):
         mean = math.exp(statistics.fmean(map(math.log, ratios)))
-        print(f"{kind:<18} {mean:.2f}  ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} layers)")
+        print(f"{kind:<22} {mean:.2f}  ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} layers)")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,39 +1,50 @@
 """``convert()``: the convolutions of a model that exists, swapped for fastconv's where that should pay.
 
-A layer's speed depends on the size of its input, which a model does not tell before it runs. What a layer does tell is
-which family of kernels it will get; :data:`GAINS` holds what each family gained where it was measured.
+A layer's speed depends on the size of its input, which a model does not tell before it runs. With an example of the
+input the layers are timed, ours against torch's. Without one there is only what a layer tells by itself, the kind of
+kernels that it will get: :data:`GAINS` holds what each kind gained where it was measured.
 """
 
 from __future__ import annotations
 
+import functools
+import statistics
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from .functions import CONVOLUTIONS
 from .modules import Conv1d, Conv2d
+from .operators import TORCH
 
 _CLASSES: dict[type[Any], type[Any]] = {nn.Conv1d: Conv1d, nn.Conv2d: Conv2d}
 
 # PyTorch's time over ours for forward and backward, one thread, by kind of layer: geometric means over the layers of
 # fastconv/bench/suite.toml (PyTorch 2.13, AVX-512).
 GAINS = {
-    "depthwise 1-D": 5.5,
-    "depthwise 2-D": 4.1,
-    "grouped": 2.9,
-    "few channels 1-D": 5.0,
-    "few channels 2-D": 3.3,
-    "dense 1-D": 1.2,
-    "dense 3x3": 1.4,
-    "dense 2-D": 0.9,
+    "depthwise 1-D": 3.1,
+    "depthwise 2-D, to 3x3": 0.6,
+    "depthwise 2-D, 5x5 up": 4.3,
+    "grouped": 2.1,
+    "long filters 1-D": 38.0,
+    "few channels 1-D": 2.9,
+    "few channels 2-D": 1.7,
     "1x1": 0.7,
+    "dense 1-D": 1.0,
+    "dense 3x3": 1.1,
+    "dense 2-D": 1.1,
 }
 
 # The least expected factor for a swap: below it, other work on the machine decides.
 WORTH_IT = 1.1
 
-FEW_CHANNELS = 8  # of the input, a group
+SECONDS = 0.1  # that a layer is timed, four calls at least
+
+FEW_CHANNELS = 4  # of the input
+LONG = 64  # taps of a single filter, from which other sums than the direct one are the faster
 WINOGRAD_CHANNELS = 16  # of either side, below which Winograd's transforms cost more than they save
 
 
@@ -55,32 +66,97 @@ def kind(
     groups: int,
 ) -> str:
     """The key of :data:`GAINS` for a layer with these arguments."""
-    axes = len(kernel_size)
-    if groups == in_channels and groups > 1:
-        return f"depthwise {axes}-D"
+    if len(kernel_size) == 1:
+        return _kind_1d(in_channels, kernel_size[0], groups)
+    if groups == in_channels > 1:
+        return "depthwise 2-D, 5x5 up" if min(kernel_size) >= 5 else "depthwise 2-D, to 3x3"
     if groups > 1:
         return "grouped"
     if in_channels <= FEW_CHANNELS:
-        return f"few channels {axes}-D"
-    if all(size == 1 for size in kernel_size):
+        return "few channels 2-D"
+    if max(kernel_size) == 1:
         return "1x1"
-    if axes == 1:
-        return "dense 1-D"
-    unit = all(step == 1 for step in (*stride, *dilation))
-    if tuple(kernel_size) == (3, 3) and unit and min(in_channels, out_channels) >= WINOGRAD_CHANNELS:
+    steps_of_one = max(*stride, *dilation) == 1
+    if tuple(kernel_size) == (3, 3) and steps_of_one and min(in_channels, out_channels) >= WINOGRAD_CHANNELS:
         return "dense 3x3"
     return "dense 2-D"
+
+
+def _kind_1d(in_channels: int, taps: int, groups: int) -> str:
+    if taps >= LONG and (groups == in_channels or in_channels <= FEW_CHANNELS):
+        return "long filters 1-D"
+    if groups > 1:
+        return "depthwise 1-D" if groups == in_channels else "grouped"
+    if in_channels <= FEW_CHANNELS:
+        return "few channels 1-D"
+    return "1x1" if taps == 1 else "dense 1-D"
 
 
 def _kind_of(layer: Any) -> str:
     return kind(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.dilation, layer.groups)
 
 
-def _usable(layer: Any) -> bool:
-    return layer.weight.device.type == "cpu" and layer.weight.dtype in (torch.float32, torch.float64)
+# ---- timing a model's layers
 
 
-def convert(model: nn.Module, all: bool = False, *, verbose: bool = True) -> list[Swap]:
+class _Use(NamedTuple):
+    """How a model calls a layer: the key under which its timing is kept."""
+
+    shape: tuple[int, ...]
+    needs_input_grad: bool
+    weight_shape: tuple[int, ...]
+    steps: tuple[Any, ...]  # stride, padding, dilation, groups
+    dtype: torch.dtype
+
+
+def _uses(model: nn.Module, example: Any) -> dict[str, _Use]:
+    """How each convolution is used (the last time, if several) when the model runs on `example`, in eval mode."""
+    found: dict[str, _Use] = {}
+
+    def watch(name: str) -> Any:
+        def hook(layer: Any, arguments: tuple[Tensor, ...]) -> None:
+            x, w = arguments[0], layer.weight
+            steps = (layer.stride, layer.padding, layer.dilation, layer.groups)
+            found[name] = _Use(tuple(x.shape), x.requires_grad, tuple(w.shape), steps, x.dtype)
+
+        return hook
+
+    layers = [(name, layer) for name, layer in model.named_modules() if type(layer) in _CLASSES]
+    training = [layer for layer in model.modules() if layer.training]
+    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers]
+    try:
+        model.eval()  # a batch norm must not take the example into its averages
+        model(*example) if isinstance(example, tuple) else model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for layer in training:
+            layer.training = True
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _factor(use: _Use, threads: int) -> float:
+    """torch's time over ours for one such call and its backward: the median over rounds in which both take turns."""
+    clock = time.process_time if threads == 1 else time.perf_counter  # other processes do not count in the former
+    axes = len(use.weight_shape) - 2
+    x = torch.randn(use.shape, dtype=use.dtype, requires_grad=use.needs_input_grad)
+    w = torch.randn(use.weight_shape, dtype=use.dtype, requires_grad=True)
+    inputs = (x, w) if use.needs_input_grad else (w,)
+    grad = torch.randn_like(TORCH[axes](x, w, None, *use.steps))
+    ratios: list[float] = []
+    end = time.perf_counter() + SECONDS
+    while len(ratios) < 4 or time.perf_counter() < end:
+        taken = []
+        for convolve in (TORCH[axes], CONVOLUTIONS[axes]):
+            start = clock()
+            torch.autograd.grad(convolve(x, w, None, *use.steps), inputs, grad)
+            taken.append(clock() - start)
+        ratios.append(taken[0] / taken[1])
+    return statistics.median(ratios[1:])  # the first call of either prepares
+
+
+def convert(model: nn.Module, all: bool = False, *, example: Any = None, verbose: bool = True) -> list[Swap]:
     """Swap the convolutions of a model for fastconv's, in place, where a gain is expected.
 
     ``nn.Conv1d`` and ``nn.Conv2d`` become :class:`fastconv.torch.Conv1d` and ``Conv2d``: the same objects with the
@@ -91,12 +167,15 @@ def convert(model: nn.Module, all: bool = False, *, verbose: bool = True) -> lis
     ----------
     model : module, itself possibly a convolution
     all : swap every convolution, whatever is expected of it
+    example : an input of the model (a tuple: its arguments), of the size that it will work on
+        The model is run on it once, in eval mode, and every layer is timed, forward and backward, with as many threads
+        as torch has now. Without an example the factors are those of :data:`GAINS`, which know a layer's kind alone.
     verbose : print what was swapped and left, with the expected factors
 
     Returns
     -------
-    list of :class:`Swap` (name, layer, kind, factor), in the model's order. `factor` is what layers of that kind gained
-    forward and backward where they were measured (:data:`GAINS`), without regard to the input's size
+    list of :class:`Swap` (name, layer, kind, factor), in the model's order. `factor` is PyTorch's time over ours,
+    forward and backward; layers are swapped from 1.1 up
 
     Examples
     --------
@@ -105,14 +184,19 @@ def convert(model: nn.Module, all: bool = False, *, verbose: bool = True) -> lis
     >>> [swap.name for swap in fastconv.torch.convert(model, all=True, verbose=False)]
     ['0']
     """
+    uses = {} if example is None else _uses(model, example)
     swapped, left = [], []
     for name, layer in model.named_modules():
         ours = _CLASSES.get(type(layer))
         if ours is None:
             continue
         what = _kind_of(layer)
-        swap = Swap(name, layer, what, GAINS[what])
-        if all or (swap.factor >= WORTH_IT and _usable(layer)):
+        usable = layer.weight.device.type == "cpu" and layer.weight.dtype in (torch.float32, torch.float64)
+        factor = GAINS[what]
+        if name in uses and usable:
+            factor = _factor(uses[name], torch.get_num_threads())
+        swap = Swap(name, layer, what, factor)
+        if all or (factor >= WORTH_IT and usable):
             layer.__class__ = ours
             swapped.append(swap)
         else:
@@ -127,5 +211,5 @@ def _report(swapped: Sequence[Swap], left: Sequence[Swap]) -> str:
         f"swapped {len(swapped)} of {len(swapped) + len(left)} convolutions; expected factors, forward and backward:"
     ]
     for title, swaps in (("swapped", swapped), ("left", left)):
-        lines += [f"  {title:<8} {s.name or '(model)':<32} {s.kind:<17} {s.factor:.1f}" for s in swaps]
+        lines += [f"  {title:<8} {s.name or '(model)':<32} {s.kind:<21} {s.factor:.1f}" for s in swaps]
     return "\n".join(lines)

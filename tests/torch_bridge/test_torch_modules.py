@@ -148,14 +148,13 @@ def test_convert_all_in_place(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_convert_where_a_gain_is_expected(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(conversion.GAINS, "1x1", 0.8)
-    monkeypatch.setitem(conversion.GAINS, "depthwise 2-D", 2.5)
-    monkeypatch.setitem(conversion.GAINS, "depthwise 1-D", 3.0)
-    monkeypatch.setitem(conversion.GAINS, "few channels 1-D", 1.05)
+    factors = {"1x1": 0.8, "depthwise 2-D, to 3x3": 2.5, "depthwise 1-D": 3.0, "dense 1-D": 1.05}
+    for what, factor in factors.items():
+        monkeypatch.setitem(conversion.GAINS, what, factor)
     model = Net()
     swaps = ft.convert(model)
     assert [(swap.name, swap.kind, swap.factor) for swap in swaps] == [
-        ("depthwise", "depthwise 2-D", 2.5),
+        ("depthwise", "depthwise 2-D, to 3x3", 2.5),
         ("head.2", "depthwise 1-D", 3.0),
     ]
     assert type(model.pointwise) is nn.Conv2d
@@ -163,6 +162,35 @@ def test_convert_where_a_gain_is_expected(capsys: pytest.CaptureFixture[str], mo
     assert "swapped 2 of 4" in printed
     assert "2.5" in printed
     assert ft.convert(Net().bfloat16(), verbose=False) == []
+
+
+def test_convert_by_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every layer that the model calls is timed as it is called; what wins is swapped."""
+    asked: list[Any] = []
+
+    def factor(use: Any, threads: int) -> float:
+        asked.append(use)
+        return 3.0 if len(use.weight_shape) == 4 else 0.5
+
+    monkeypatch.setattr(conversion, "_factor", factor)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(2), nn.Conv1d(4, 4, 3)
+    )
+    model[2].eval()
+    statistics = copy.deepcopy(model[1].state_dict())
+    swaps = ft.convert(model, example=torch.randn(2, 3, 9, 9), verbose=False)
+    assert [(swap.name, swap.factor) for swap in swaps] == [("0", 3.0)]
+    assert [(use.shape, use.needs_input_grad) for use in asked] == [((2, 3, 9, 9), False), ((2, 4, 16), True)]
+    assert asked[0].steps == ((2, 2), (0, 0), (1, 1), 1)
+    assert [layer.training for layer in model] == [True, True, False, True, True]
+    assert all(torch.equal(value, statistics[key]) for key, value in model[1].state_dict().items())
+
+
+def test_a_timing_is_a_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "SECONDS", 0.01)
+    model = nn.Sequential(nn.Conv1d(1, 1, 2000, padding="same"))
+    (swap,) = ft.convert(model, example=(torch.randn(1, 1, 20000),), verbose=False)  # PyTorch takes 50 times as long
+    assert swap.factor > 2
 
 
 def test_convert_a_single_layer() -> None:
@@ -178,7 +206,7 @@ def test_every_kind_has_a_factor() -> None:
         conversion.kind(c_in, c_out, (size,) * axes, (stride,) * axes, (1,) * axes, groups)
         for axes in (1, 2)
         for c_in, c_out, groups in shapes
-        for size in (1, 3, 7)
+        for size in (1, 3, 7, 100)
         for stride in (1, 2)
     }
     assert kinds == set(conversion.GAINS)
