@@ -44,6 +44,13 @@ static const char *depthwise_unsupported_backward_input(const fc_geometry *g) {
     return depthwise_unsupported(g);
 }
 
+static const char *depthwise_unwise_backward_input(const fc_geometry *g, int threads) {
+    (void)threads;
+    if (g->K / g->groups > 12)
+        return "more than 12 outputs a channel: they are packed apart";
+    return NULL;
+}
+
 /* Rows of the tiles that `rows` rows are cut into, of the sizes that there are: least work, some 2 rows' worth a tile
  * besides. The last tile may overlap. */
 static ptrdiff_t depthwise_tile_rows(const fc_geometry *g, ptrdiff_t rows) {

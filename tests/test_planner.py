@@ -144,7 +144,7 @@ def by_name(algorithm: Any, case: cases.Case, x: Any, w: Any, y: Any) -> list[tu
     """(Result, right answer) of each operation that the algorithm can do on the layer; the others must be refused."""
     name, dtype, arguments = algorithm.name, x.dtype, case.arguments
     forward, backward = getattr(fc, f"conv{case.axes}d"), getattr(fc, f"conv{case.axes}d_backward")
-    results = []
+    results: list[tuple[Any, Any]] = []
     if algorithm.unsupported("forward", case.geometry, dtype) is None:
         assert fc.explain(x.shape, w.shape, **arguments, dtype=dtype, algorithm=name).algorithm == name
         right: Any = forward(x, w, **arguments, backend="reference")
