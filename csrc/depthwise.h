@@ -1,4 +1,4 @@
-/* depthwise: forward and backward_input of one filter a channel, of two to seven kernel rows.
+/* depthwise: forward and backward_input of one filter a channel, of two to seven kernel rows (one: depthwise_row.h).
  *
  *     to[p][q] = sum over sources i, kernel rows r, taps s of
  *                w[r][i, s] * from_i[p * stride + r * step][column(i, s) + q]
@@ -27,25 +27,42 @@ enum {
 static const char *depthwise_unsupported(const fc_geometry *g) {
     if (g->C != g->groups)
         return "more than one input channel a group";
-    if (g->R < 2 || g->R > FC_ROWS_KERNEL)
-        return "kernels of 2 to 7 rows";
+    if (g->R > FC_ROWS_KERNEL)
+        return "more than 7 kernel rows";
     return NULL;
 }
 
-static const char *depthwise_unsupported_forward(const fc_geometry *g) {
+static const char *depthwise_unsupported_weight(const fc_geometry *g) {
+    if (g->R < 2)
+        return "one kernel row";
     if (g->stride_h > 2 || (g->stride_h == 2 && (g->dilation_h > 1 || g->R % 2 == 0)))
         return "rows more than 2 apart, or 2 apart under a dilated or even kernel";
     return depthwise_unsupported(g);
 }
 
+static const char *depthwise_unsupported_forward(const fc_geometry *g) {
+    if (g->R == 1)
+        return depthwise_one_row(g) ? depthwise_unsupported(g) : "one kernel row, strided or padded above";
+    return depthwise_unsupported_weight(g);
+}
+
 static const char *depthwise_unsupported_backward_input(const fc_geometry *g) {
     if (g->stride_h > 1 || g->stride_w > 1)
         return "strided";
+    if (g->R == 1 && !(depthwise_one_row(g) && g->K == g->groups))
+        return "one kernel row, padded above or with several outputs a channel";
     return depthwise_unsupported(g);
+}
+
+static const char *depthwise_unwise_forward(const fc_geometry *g, int threads) {
+    (void)threads;
+    return g->R == 1 && g->Q < FC_SHORT_ROW ? "rows so short that several should share a vector" : NULL;
 }
 
 static const char *depthwise_unwise_backward_input(const fc_geometry *g, int threads) {
     (void)threads;
+    if (g->R == 1 && g->W < FC_SHORT_ROW)
+        return "rows so short that several should share a vector";
     if (g->K / g->groups > 12)
         return "more than 12 outputs a channel: they are packed apart";
     return NULL;
@@ -348,6 +365,8 @@ static void FC(depthwise_item)(void *context, ptrdiff_t i, int number) {
 
 static size_t FC(depthwise_bytes)(const fc_geometry *g, fc_operation operation, int threads) {
     threads = fc_worthwhile_threads(g, threads);
+    if (g->R == 1)
+        return FC(depthwise_row_bytes)(g, operation, threads);
     const FC(depthwise) d = FC(plan_depthwise)(g, operation, threads);
     return d.column_bytes + d.weights_bytes + (size_t)threads * d.box_bytes;
 }
@@ -374,6 +393,10 @@ static FC(depthwise) FC(begin_depthwise)(const fc_call *call, fc_operation opera
 
 static void FC(depthwise_forward)(const fc_call *call) {
     const int threads = fc_worthwhile_threads(&call->geometry, call->threads);
+    if (call->geometry.R == 1) {
+        FC(depthwise_row_run)(call, FC_FORWARD, threads);
+        return;
+    }
     FC(depthwise) d = FC(begin_depthwise)(call, FC_FORWARD, threads);
     d.from = call->x;
     d.to = call->y;
@@ -383,6 +406,10 @@ static void FC(depthwise_forward)(const fc_call *call) {
 
 static void FC(depthwise_backward_input)(const fc_call *call) {
     const int threads = fc_worthwhile_threads(&call->geometry, call->threads);
+    if (call->geometry.R == 1) {
+        FC(depthwise_row_run)(call, FC_BACKWARD_INPUT, threads);
+        return;
+    }
     FC(depthwise) d = FC(begin_depthwise)(call, FC_BACKWARD_INPUT, threads);
     const ptrdiff_t R = d.g.R, S = d.g.S;
     const real *w = call->w;
