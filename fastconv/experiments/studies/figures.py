@@ -176,7 +176,7 @@ def _layer_errors(errors: dict[str, Any], title: str, seeds: str) -> Figure:
             for layer, style in LAYER_STYLE.items():
                 label = f"{layer} (steps of {LAYERS[layer][1]} px)" if layer in LAYERS else layer
                 _line(ax, errors[padding][state]["right"][layer]["whole"], style, label)
-            ax.set_title(f"{padding} padding, {state}", loc="left")
+            ax.set_title(f"{padding.removesuffix('s')} padding, {state}", loc="left")
             ax.set_xticks(list(SHIFTS))
             ax.set_ylim(bottom=-0.05)
             if row == len(PADDINGS) - 1:
@@ -335,7 +335,7 @@ def _signals() -> Figure:
             ax.grid(False)
         axes[0, label].set_title(str(label))
     for ax, name in zip(axes[:, 0], ("template", "example"), strict=True):
-        ax.set_ylabel(f"{name}\nposition, downwards")
+        ax.set_ylabel(f"{name}:\nposition, down", fontsize=8)
         ax.invert_yaxis()
     figure.suptitle("MNIST-1D: the ten templates and a test example of each; values to the right", fontsize=9)
     return figure

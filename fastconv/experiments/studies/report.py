@@ -152,7 +152,9 @@ def _remedies_answers(results: Results) -> list[str]:
 
 
 def _share(numbers: dict[str, Any]) -> str:
-    return "nothing" if numbers["recovered"] is None else f"{100 * numbers['recovered']:.0f} %"
+    if numbers["recovered"] is None:
+        return "nothing"
+    return f"{round(100 * numbers['recovered'])} %"  # round: no minus sign before 0
 
 
 def _remedies_done(results: Results) -> list[str]:
@@ -223,11 +225,9 @@ def _remedies_measured(results: Results, figures: Path) -> list[str]:
 def _remedies_claims(claims: dict[str, Any], table: dict[str, Any]) -> list[str]:
     swapped = [
         f"for the {m.upper()} {pc(table[m]['trained on shifted']['shifted'])} on the moved and "
-        f"{pc(table[m]['trained on shifted']['original'])} on the original images; on the set that it was trained for "
-        f"it "
-        f"is {_verdict(claims[f'{m}_swapped_set'], 'better', 'worse')} than the model trained on the original images "
-        f"is "
-        f"on those"
+        f"{pc(table[m]['trained on shifted']['original'])} on the original images; compared with the model trained and "
+        f"evaluated on the original images this one, on the set that it was trained for, is "
+        f"{_verdict(claims[f'{m}_swapped_set'], 'better', 'worse')}"
         for m in MODELS
     ]
     last = {m: 100 * table[m]["none"]["gap"][-1]["mean"] for m in MODELS}
@@ -292,14 +292,17 @@ def _layers_measured(results: Results, figures: Path) -> list[str]:
         pieces.append(f"<h4>{html.escape(title)}</h4>")
         heading = ["error after a shift right of", *(f"{shift} px" for shift in SHIFTS)]
         rows = [
-            [f"{layer}, {padding}, {state}", *(_error(n) for n in errors[padding][state]["right"][layer]["whole"])]
+            [
+                f"{layer}, {padding.removesuffix('s')} padding, {state}",
+                *(_error(n) for n in errors[padding][state]["right"][layer]["whole"]),
+            ]
             for padding in errors
             for state in ("trained", "untrained")
             for layer in (*LAYERS, "logits")
         ]
         rows += [
             [
-                f"{layer}, zeros, trained, interior",
+                f"{layer}, zero padding, trained, interior",
                 *(_error(n) for n in errors["zeros"]["trained"]["right"][layer]["interior"]),
             ]
             for layer in LAYERS
@@ -477,8 +480,8 @@ def _mnist1d_done(results: Results) -> list[str]:
         "with. The data are generated here, from the published description and seed.",
         "The CNN has three conv1d layers with stride 2 and 5,210 parameters, the MLP two hidden layers of 100 with a "
         "skip "
-        f"connection and 15,210. Adam with learning rate {LEARNING_RATE}, batches of {BATCH_SIZE}, {steps} "
-        f"steps{said}. "
+        f"connection and 15,210. Adam with learning rate {LEARNING_RATE}, batches of {BATCH_SIZE} in a "
+        f"new order every epoch (the paper's program keeps one order), {steps} steps{said}. "
         "Then the same with the 40 features shuffled by one permutation.",
     ]
 
