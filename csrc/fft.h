@@ -38,6 +38,8 @@ enum {
     FC_FFT_L2 = 512 << 10,
     FC_FFT_CHUNK = 64,       /* positions of a block that are brought in at a time */
     FC_FFT_TAPS = 16,        /* fewest for which it is considered */
+    FC_FFT_PRODUCTS = 100000,
+    FC_FFT_BYTES = 512 << 20,
     FC_FFT_HOLD = 1 << 19    /* backward_weight: bytes of spectra of x, one block at least, held while y's pass by */
 };
 
@@ -1039,10 +1041,15 @@ static void FC(fft_backward_weight)(const fc_call *call) {
 static const char *FC(fft_unwise)(const fc_geometry *g, fc_operation operation, int threads) {
     if (g->S < FC_FFT_TAPS)
         return "fewer than 16 taps";
+    const double products = fc_multiply_adds(g);
+    if (products < FC_FFT_PRODUCTS) /* 5 us at most: planning takes 1 */
+        return "too little work to make up for the transforms";
     threads = fc_worthwhile_threads(g, threads);
     double cycles;
-    fc_fft_plan(g, operation, threads, LANES, sizeof(real), &cycles);
-    const double direct = fc_multiply_adds(g) / (double)(2 * LANES * threads);
+    const fc_fft p = fc_fft_plan(g, operation, threads, LANES, sizeof(real), &cycles);
+    if (fc_fft_bytes(&p, threads) > FC_FFT_BYTES)
+        return "would take more than 512 MB of workspace";
+    const double direct = products / (double)(2 * LANES * threads);
     if (FC_FFT_MARGIN * cycles > direct)
         return "more work than direct summation, as taps, channels and positions go";
     return NULL;

@@ -12,6 +12,7 @@ import itertools
 import os
 import sys
 import tempfile
+import timeit
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,16 +92,30 @@ def _torch(row: Row, operation: str, data: Arrays, threads: int, *, channels_las
 
 def _torch_fft(row: Row, operation: str, data: Arrays, threads: int) -> Prepared:
     """Overlap-save: blocks of the input overlap by the kernel's length, so that nothing wraps around where it counts
-    (Oppenheim and Schafer, Discrete-Time Signal Processing, section 8.7)."""
+    (Oppenheim and Schafer, Discrete-Time Signal Processing, section 8.7). Blocks of two to sixteen kernels, products
+    of spectra by einsum or element by element: the fastest of them on this row, found before the clock starts."""
     if row.axes != 1 or row.stride != (1,) or row.dilation != (1,) or row.k[0] < 64:
         raise Unsupported("meant for long kernels: 1-D, stride and dilation 1, 64 taps or more")
+    whole = 1 << (row.size[0] + 2 * row.padding[0] - 1).bit_length()
+    sizes = {min(1 << (factor * row.k[0] - 1).bit_length(), whole) for factor in (2, 4, 8, 16)}
+    ways = [
+        functools.partial(_overlap_save, row, operation, data, points, by_element)
+        for points in sorted(sizes)
+        for by_element in (False, True)
+    ]
+    times = []
+    for way in ways:
+        way()
+        times.append(min(timeit.repeat(way, number=1, repeat=3)))
+    return Prepared(ways[times.index(min(times))], lambda result: result.numpy())
+
+
+def _overlap_save(row: Row, operation: str, data: Arrays, points: int, by_element: bool) -> Any:
     import torch
 
     pad_to = torch.nn.functional.pad
     x, w, gy = (torch.from_numpy(array) for array in data)
     taps, pad, length, outputs, G = row.k[0], row.padding[0], row.size[0], row.y_shape[2], row.groups
-    points = 1 << (4 * taps - 1).bit_length()
-    points = min(points, 1 << (length + 2 * pad - 1).bit_length())
     step = points - taps + 1
 
     def blocks(signal: Any, before: int, count: int, size: int) -> Any:
@@ -114,27 +129,30 @@ def _torch_fft(row: Row, operation: str, data: Arrays, threads: int) -> Prepared
         """kernel (G, K/G, C/G, frequencies), conjugated where it is to slide rather than to be mirrored."""
         count = -(-wanted // step)
         spectra = blocks(signal, before, count, points)
-        product = torch.einsum("ngcbf,gkcf->ngkbf", spectra, kernel)
+        if by_element:
+            terms = (spectra[:, :, c, None] * kernel[:, :, c, None] for c in range(kernel.shape[2]))
+            product = functools.reduce(torch.Tensor.add_, terms)
+        else:
+            product = torch.einsum("ngcbf,gkcf->ngkbf", spectra, kernel)
         inverse = torch.fft.irfft(product, points)[..., :step]
         return inverse.reshape(row.n, -1, count * step)[..., :wanted]
 
     def spectrum(kernel: Any) -> Any:
         return torch.fft.rfft(kernel.reshape(G, row.c_out // G, row.c_in // G, taps), points)
 
-    def forward() -> Any:
+    if operation == "forward":
         return correlate(x, spectrum(w).conj(), pad, outputs)
-
-    def backward_input() -> Any:
+    if operation == "backward_input":
         mirrored = spectrum(w.flip(2)).conj().transpose(1, 2)
         return correlate(gy, mirrored, taps - 1 - pad, length)
-
-    def backward_weight() -> Any:
-        count = -(-outputs // step)
-        product = torch.einsum("ngcbf,ngkbf->gkcf", blocks(x, pad, count, points), blocks(gy, 0, count, step).conj())
-        return torch.fft.irfft(product, points)[..., :taps].reshape(row.w_shape)
-
-    run = {"forward": forward, "backward_input": backward_input, "backward_weight": backward_weight}[operation]
-    return Prepared(run, lambda result: result.numpy())
+    count = -(-outputs // step)
+    spectra, others = blocks(x, pad, count, points), blocks(gy, 0, count, step).conj()
+    if by_element:
+        rows = [(spectra[:, :, c, None] * others).sum((0, 3)) for c in range(spectra.shape[2])]
+        product = torch.stack(rows, 2)
+    else:
+        product = torch.einsum("ngcbf,ngkbf->gkcf", spectra, others)
+    return torch.fft.irfft(product, points)[..., :taps].reshape(row.w_shape)
 
 
 # ---- ONNX Runtime
@@ -503,7 +521,7 @@ PEERS = (
     Contender(
         "torch_fft",
         "overlap-save on torch.fft",
-        Terms("NCL", f"{_FUNCTION}, transformed in the call", "fresh"),
+        Terms("NCL; the best of several block sizes", f"{_FUNCTION}, transformed in the call", "fresh"),
         _torch_fft,
         ("torch",),
         "torch",
