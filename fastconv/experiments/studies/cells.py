@@ -175,8 +175,7 @@ def _on_cluster(cells: Sequence[Cell], config: Config, scheduler: str) -> Any:
 
     with Client(scheduler, name="fastconv") as client:
         # pure=False and keys of our own: what another client left on the scheduler under the same name is not taken.
-        session = client.id
-        keys = {f"{cell.key}-{session}": cell.key for cell in cells}
+        keys = {f"{cell.key}-{client.id}": cell.key for cell in cells}
         futures = [
             client.submit(compute, cell, config, key=task, pure=False, priority=-order)
             for order, (task, cell) in enumerate(zip(keys, cells, strict=True))
