@@ -67,14 +67,19 @@ static inline ptrdiff_t fc_most_scalars(ptrdiff_t vectors) {
     return most[vectors - 1];
 }
 
-/* Cycles a pixel of all vectors times all scalars: two multiply-adds or two loads a cycle, four of latency. */
+/* Cycles a pixel of one register tile: two multiply-adds or two loads a cycle, four of latency. */
+static inline double fc_tile_cost(double vectors, double scalars) {
+    const double products = vectors * scalars, loads = vectors + scalars, step = products > loads ? products : loads;
+    return step > 8 ? step / 2 : 4;
+}
+
+/* Of all vectors times all scalars. */
 static inline double fc_products_cost(ptrdiff_t vectors, ptrdiff_t scalars, ptrdiff_t most_vectors) {
-    const ptrdiff_t blocks = fc_ceil_div(vectors, most_vectors);
+    const ptrdiff_t blocks = fc_ceil_div(vectors, most_vectors), less = vectors / blocks, larger = vectors % blocks;
     const ptrdiff_t tiles = fc_ceil_div(scalars, fc_most_scalars(most_vectors));
-    const double v = (double)vectors / (double)blocks, s = (double)scalars / (double)tiles;
-    double step = v * s > v + s ? v * s / 2 : (v + s) / 2;
-    step = step > 4 ? step : 4;
-    return step * (double)blocks * (double)tiles;
+    const double s = (double)scalars / (double)tiles;
+    const double larger_ones = (double)larger * fc_tile_cost((double)(less + 1), s);
+    return (double)tiles * (larger_ones + (double)(blocks - larger) * fc_tile_cost((double)less, s));
 }
 
 static inline ptrdiff_t fc_best_block(ptrdiff_t vectors, ptrdiff_t scalars) {
@@ -95,16 +100,16 @@ static inline void fc_weight_operands(const fc_geometry *g, fc_weight_lanes lane
     *scalars = lanes == FC_LANES_OUTPUTS ? channels * g->R * g->S : outputs;
 }
 
-/* Cycles a pixel, packing included: a vector of a turned operand costs about 1.5 (measured). */
+/* Cycles a pixel, packing included: a vector of a turned operand costs about 1.5, one that is not full twice that. */
 static inline double fc_weight_cost(const fc_geometry *g, fc_weight_lanes lanes, ptrdiff_t width) {
     ptrdiff_t vectors, scalars;
     fc_weight_operands(g, lanes, width, &vectors, &scalars);
-    double cost = fc_products_cost(vectors, scalars, fc_best_block(vectors, scalars));
-    if (lanes == FC_LANES_OUTPUTS)
-        cost += 1.5 * (double)vectors;
-    if (lanes == FC_LANES_INPUTS)
-        cost += 1.5 * (double)(vectors / g->R / g->S) * (double)(g->stride_h * g->stride_w);
-    return cost;
+    const double cost = fc_products_cost(vectors, scalars, fc_best_block(vectors, scalars));
+    if (lanes == FC_LANES_TAPS)
+        return cost;
+    const ptrdiff_t turned = (lanes == FC_LANES_OUTPUTS ? g->K : g->C) / g->groups;
+    const ptrdiff_t pixels = lanes == FC_LANES_OUTPUTS ? 1 : g->stride_h * g->stride_w;
+    return cost + 1.5 * (double)pixels * (double)(fc_ceil_div(turned, width) + (turned % width != 0));
 }
 
 static inline fc_weight_lanes fc_choose_weight_lanes(const fc_geometry *g, ptrdiff_t width) {
@@ -116,15 +121,17 @@ static inline fc_weight_lanes fc_choose_weight_lanes(const fc_geometry *g, ptrdi
     return best;
 }
 
-/* Measured against the direct summation on 300 random small layers: 1.6 to 2 times as fast where the estimate is
- * below 2 times that of full registers and lanes, 1.1 to 1.3 times at 2.5, behind from 3 on. */
+/* Measured against the direct summation on 300 random small layers: 1.6 to 2 times as fast where the estimate is below
+ * 2 times that of full registers and lanes, 1.1 to 1.3 times at 2.5, behind from 3 on; from 6 on where columns lie 3 or
+ * more apart, which direct summation copies one by one. */
 static inline const char *fc_gemm_weight_unwise(const fc_geometry *g, ptrdiff_t width) {
     const ptrdiff_t channels = g->C / g->groups, outputs = g->K / g->groups;
     const double full = (double)(channels * g->R * g->S) * (double)outputs / (double)(2 * width);
+    const double limit = g->stride_w > 2 ? 6 : 3;
     if (channels == 1 && outputs == 1)
         return "one channel in and out a group: level with direct summation at best";
-    if (fc_weight_cost(g, fc_choose_weight_lanes(g, width), width) > 3 * full)
-        return "too few channels and taps: the register tile would be less than a third full";
+    if (fc_weight_cost(g, fc_choose_weight_lanes(g, width), width) > limit * full)
+        return "too few channels and taps to fill the vectors";
     return NULL;
 }
 
@@ -167,7 +174,7 @@ static inline void fc_lay_out_x(fc_gemm_weight *d, ptrdiff_t width, size_t size)
     if (d->x_channel * (ptrdiff_t)size % 1024 == 0) /* such channels would share cache sets */
         d->x_channel += width;
     d->x_image = d->x_channel * (d->lanes == FC_LANES_INPUTS ? fc_ceil_div(d->channels, width) : d->channels);
-    /* the last vector of taps may reach further */
+    /* the last vector may reach further, read or written */
     d->x_bytes = fc_round_up((size_t)(d->images * d->x_image + width) * size);
 }
 
@@ -408,12 +415,39 @@ static FC(pixels) FC(weight_box)(const fc_gemm_weight *d, ptrdiff_t b) {
                         fc_min(d->cols, d->g.Q - q0)};
 }
 
+/* A row of `cols` numbers, lo .. hi of which are there, from `source` on; the others are 0. Whole vectors are written,
+ * and what they write beyond the row is written once more by the next one. */
+FC_INLINE void FC(pack_row)(const real *source, ptrdiff_t lo, ptrdiff_t hi, ptrdiff_t cols, real *to) {
+    for (ptrdiff_t j = 0; j < lo; j += LANES)
+        FC(store)(to + j, (vec){0});
+    ptrdiff_t j = lo;
+    for (; j + LANES <= hi; j += LANES, source += LANES)
+        FC(store)(to + j, FC(load)(source));
+    if (j < hi) {
+        FC(store)(to + j, FC(load_lanes)(source, FC(between)(0, hi - j)));
+        j += LANES;
+    }
+    for (; j < cols; j += LANES)
+        FC(store)(to + j, (vec){0});
+}
+
+/* The same of `channels` rows, turned. */
+static void FC(turn_row)(const real *source, ptrdiff_t step, ptrdiff_t channels, ptrdiff_t lo, ptrdiff_t hi,
+                         ptrdiff_t cols, real *rows, real *to) {
+    for (ptrdiff_t j = 0; j < lo; j++)
+        FC(store)(to + j * LANES, (vec){0});
+    if (lo < hi)
+        FC(turn_run)(source, step, channels, hi - lo, rows, to + lo * LANES, LANES);
+    for (ptrdiff_t j = hi; j < cols; j++)
+        FC(store)(to + j * LANES, (vec){0});
+}
+
 /* The x that a box needs of channels c0 .. c1 of the group that begins at `x`, with its padding. */
 static void FC(pack_x)(const fc_gemm_weight *d, const FC(pixels) *box, const real *x, ptrdiff_t c0, ptrdiff_t c1,
                        real *rows, real *to) {
     const fc_geometry *g = &d->g;
     const int turned = d->lanes == FC_LANES_INPUTS;
-    const ptrdiff_t unit = turned ? LANES : 1, element = d->x_element;
+    const ptrdiff_t unit = turned ? LANES : 1;
     const ptrdiff_t left = box->q0 * g->stride_w - g->pad_w, top = box->p0 * g->stride_h - g->pad_h;
     const ptrdiff_t lo = fc_clip(-left, 0, d->packed_cols), hi = fc_clip(g->W - left, lo, d->packed_cols);
     const ptrdiff_t packed_rows = d->packed_rows - (d->rows - box->rows) * g->stride_h;
@@ -423,17 +457,13 @@ static void FC(pack_x)(const fc_gemm_weight *d, const FC(pixels) *box, const rea
             real *line = to + image * d->x_image + c / unit * d->x_channel;
             for (ptrdiff_t i = 0; i < packed_rows; i++, line += d->x_line) {
                 const ptrdiff_t h = top + i;
-                const int inside = h >= 0 && h < g->H && lo < hi;
-                const ptrdiff_t from = inside ? lo : d->packed_cols;
-                memset(line, 0, (size_t)(from * element) * sizeof(real));
-                if (!inside)
-                    continue;
-                const real *source = plane + h * g->W + left + lo;
+                const int inside = h >= 0 && h < g->H;
+                const real *source = plane + (inside ? h * g->W + left + lo : 0);
                 if (turned)
-                    FC(turn_run)(source, g->H * g->W, fc_min(LANES, c1 - c), hi - lo, rows, line + lo * LANES, LANES);
+                    FC(turn_row)(source, g->H * g->W, fc_min(LANES, c1 - c), inside ? lo : hi, hi, d->packed_cols, rows,
+                                 line);
                 else
-                    memcpy(line + lo, source, (size_t)(hi - lo) * sizeof(real));
-                memset(line + hi * element, 0, (size_t)((d->packed_cols - hi) * element) * sizeof(real));
+                    FC(pack_row)(source, inside ? lo : hi, hi, d->packed_cols, line);
             }
         }
     if (d->lanes == FC_LANES_TAPS) /* the last vector of taps may reach beyond */
@@ -510,6 +540,13 @@ typedef struct {
     real *x, *panel, *rows, *tiles;
 } FC(weight_space);
 
+/* The rows of w that the sums will go to are asked for while these are being computed. */
+FC_INLINE void FC(prefetch_rows)(const real *w, ptrdiff_t step, ptrdiff_t count, ptrdiff_t first, ptrdiff_t end) {
+    for (ptrdiff_t k = first; k < end; k++)
+        for (ptrdiff_t t = 0; t < count; t += FC_LINE / (ptrdiff_t)sizeof(real))
+            __builtin_prefetch(w + k * step + t, 1, 2);
+}
+
 static void FC(outputs_in_lanes)(const fc_gemm_weight *d, const FC(share_of_weight) *s, const FC(pixels) *box, int add,
                                  const FC(weight_space) *space) {
     const fc_geometry *g = &d->g;
@@ -536,9 +573,14 @@ static void FC(outputs_in_lanes)(const fc_gemm_weight *d, const FC(share_of_weig
         p.vector_image = box->rows * p.vector_line;
         for (ptrdiff_t tile = s->tile0; tile < s->tile1;) {
             const ptrdiff_t stop = fc_min(s->tile1, tile + FC_WEIGHT_TILES_A_TURN), t0 = fc_first_scalar(d, tile);
+            const ptrdiff_t taps = fc_first_scalar(d, stop) - t0, first = v0 * LANES;
+            const ptrdiff_t outputs = fc_min(v * LANES, d->outputs - first);
+            real *w = s->w + first * d->taps + t0;
             p.out = space->tiles;
-            for (; tile < stop; tile++) {
+            for (const ptrdiff_t start = tile; tile < stop; tile++) {
                 const ptrdiff_t t = fc_first_scalar(d, tile), count = fc_first_scalar(d, tile + 1) - t;
+                const ptrdiff_t k0 = fc_part(outputs, stop - start, tile - start);
+                FC(prefetch_rows)(w, d->taps, taps, k0, fc_part(outputs, stop - start, tile + 1 - start));
                 p.scalar_offset = d->scalar_offsets + t;
                 if (halved)
                     FC(run_halves)(count, v, &p);
@@ -546,9 +588,7 @@ static void FC(outputs_in_lanes)(const fc_gemm_weight *d, const FC(share_of_weig
                     FC(run_products)(count, v, &p);
                 p.out += count * p.out_step;
             }
-            const ptrdiff_t taps = fc_first_scalar(d, stop) - t0, k = v0 * LANES;
-            const ptrdiff_t outputs = fc_min(v * LANES, d->outputs - k);
-            FC(put_turned)(space->tiles, v, outputs, taps, s->w + k * d->taps + t0, d->taps, add);
+            FC(put_turned)(space->tiles, v, outputs, taps, w, d->taps, add);
         }
     }
 }
