@@ -190,6 +190,8 @@ BLOCK_CASES = [
     c("channels_in_parts", (3, 3), 200, 181, 1, n=2),
     c("planes_across_vectors", (6, 7), 22, 13, 3, n=5, padding=1),
     c("pixels_of_several_blocks", (40, 41), 9, 8, 1, n=2),
+    c("padded_pixels_of_several_blocks", (34, 33), 8, 9, 3, padding=1),
+    c("rows_of_whole_panels", (6, 48), 5, 9, 3, padding=1),
     c("deep_phases", (9, 11), 20, 67, 3, stride=2, padding=1, n=2),
     c("deep_phases_without_taps", 29, 9, 150, 2, stride=3, n=2),
     c("wide_stride_2", (7, 90), 8, 9, 5, stride=2, padding=2),

@@ -45,6 +45,8 @@ SPECIAL = [
         "suite_tiny_2d",
         "suite_wavenet_d64",
         "tall_and_narrow_3x3",
+        "padded_pixels_of_several_blocks",
+        "wide_stride_2",
     ]
 ]
 
