@@ -101,15 +101,16 @@ static inline fc_winograd fc_winograd_problem(const fc_geometry *g, fc_operation
     return p;
 }
 
-/* Tiles that a block may hold. In small blocks the weights come from level 3 often, in large ones the inputs. Where all
- * weights stay in level 2, the block should too; where not, more tiles were better than a block that stays there: on
- * 512 KB and AVX2, 112 instead of 28 are worth 5% at 64 channels and 25% at 256; on 2 MB and AVX-512, 56 were best. */
+/* Tiles that a block may hold. Where all weights stay in level 2, the block should too, and its outputs near level 1
+ * (28 to 56 tiles of a plane; 112 are 20% slower at 32 channels). Where not, small blocks fetch the weights from level
+ * 3 often and large ones the inputs: on 512 KB and AVX2, 112 instead of 28 are worth 5% at 64 channels and 25% at 256;
+ * on 2 MB and AVX-512, 56 were best. */
 static inline ptrdiff_t fc_winograd_most(const fc_winograd *p, ptrdiff_t lanes, ptrdiff_t size) {
     const ptrdiff_t room = (ptrdiff_t)fc_level2_bytes() / 2, weights = p->points * p->in * p->out * size;
-    const ptrdiff_t full = p->points == FC_WINOGRAD_POINTS_1D ? 252 : lanes * size == 64 ? 56 : 112;
+    const ptrdiff_t tiles = p->points == FC_WINOGRAD_POINTS_1D ? 126 : 56;
     if (weights >= room)
-        return full;
-    return fc_clip((room - weights) / (p->points * (p->in + 2 * lanes) * size), full / 4, full);
+        return lanes * size == 64 ? tiles : 2 * tiles;
+    return fc_clip((room - weights) / (p->points * (p->in + 2 * lanes) * size), tiles / 2, tiles);
 }
 
 static inline void fc_winograd_blocks(fc_winograd *p, ptrdiff_t most) {
@@ -218,13 +219,16 @@ static const char *winograd_unsupported(const fc_geometry *g) {
     return NULL;
 }
 
-/* Measured against the direct summation on AVX2: 1.2 to 1.5 times as fast at 8 x 8 channels under 3 taps, level under
- * 5, behind under 7; on AVX-512 level at 8 x 16 channels and 1.5 times as fast at 12 x 64. One plane of 5x5, of whose
- * four tiles 39% are outputs: 0.75; one of 7x7: 1.2; a row of 4 tiles 0.8 to 1, of 16 tiles 1.3. */
+/* Measured against the direct summation and gemm on AVX2: 1.2 to 2 times as fast under 3x3 at 6 x 16 and 32 x 6
+ * channels and under 3 taps at 8 x 8, level at 3 x 32 and under 5 taps at 8 x 8, behind under 7; on AVX-512 level at 8
+ * x 16 channels and 1.5 times as fast at 12 x 64. One plane of 5x5, of whose four tiles 39% are outputs: 0.75; one of
+ * 7x7: 1.2; a row of 4 tiles 0.8 to 1, of 16 tiles 1.3. */
 static const char *winograd_unwise(const fc_geometry *g, fc_operation operation) {
     const fc_winograd p = fc_winograd_problem(g, operation);
-    const ptrdiff_t least = FC_VECTOR_BYTES == 64 ? 12 : 8, tiles = p.images * p.h.tiles * p.w.tiles;
-    if (p.in < least || p.out < least || p.in * p.out < (p.w.taps > 5 ? 512 : p.w.taps > 3 ? 128 : 0))
+    const ptrdiff_t least = FC_VECTOR_BYTES == 64 ? 12 : p.h.taps == 3 ? 6 : 8;
+    const ptrdiff_t least_products = p.w.taps > 5 ? 512 : p.w.taps > 3 ? 128 : 0;
+    const ptrdiff_t tiles = p.images * p.h.tiles * p.w.tiles;
+    if (p.in < least || p.out < least || p.in * p.out < least_products)
         return "too few channels a group: the transforms cost more than the products save";
     if ((double)(p.h.tiles * p.w.tiles * p.h.outputs * p.w.outputs) > 2 * (double)p.h.to * (double)p.w.to)
         return "less than half of the outputs of its tiles are there";
