@@ -46,9 +46,17 @@ static const char *depthwise_unsupported_forward(const fc_geometry *g) {
     return depthwise_unsupported_weight(g);
 }
 
+static inline int depthwise_strided(const fc_geometry *g) {
+    return g->stride_h == 2 && g->stride_w == 2 && g->dilation_h == 1 && g->dilation_w == 1 && g->K == g->groups &&
+           g->R >= 2 && g->S >= 2 && g->W <= FC_ROWS_COLUMNS;
+}
+
 static const char *depthwise_unsupported_backward_input(const fc_geometry *g) {
-    if (g->stride_h > 1 || g->stride_w > 1)
-        return "strided";
+    if (g->stride_h > 1 || g->stride_w > 1) {
+        if (!depthwise_strided(g))
+            return "strided, but not by 2 on both axes with one output a channel";
+        return depthwise_unsupported(g);
+    }
     if (g->R == 1 && !(depthwise_one_row(g) && g->K == g->groups))
         return "one kernel row, padded above or with several outputs a channel";
     return depthwise_unsupported(g);
@@ -70,9 +78,9 @@ static const char *depthwise_unwise_backward_input(const fc_geometry *g, int thr
 
 /* Rows of the tiles that `rows` rows are cut into, of the sizes that there are: least work, some 2 rows' worth a tile
  * besides. The last tile may overlap. */
-static ptrdiff_t depthwise_tile_rows(const fc_geometry *g, ptrdiff_t rows) {
-    const int sizes = g->R % 2 == 0 ? 1 << 8 | 1 << 4 | 1 << 2 | 1 << 1
-                      : g->stride_h == 2 ? 1 << 8 | 1 << 7 | 1 << 4 | 1 << 2 | 1 << 1
+static ptrdiff_t depthwise_tile_rows(ptrdiff_t R, ptrdiff_t stride, ptrdiff_t rows) {
+    const int sizes = R % 2 == 0 || R == 1 ? 1 << 8 | 1 << 4 | 1 << 2 | 1 << 1
+                      : stride == 2        ? 1 << 8 | 1 << 7 | 1 << 4 | 1 << 2 | 1 << 1
                                          : 1 << 8 | 1 << 7 | 1 << 6 | 1 << 5 | 1 << 4 | 1 << 2 | 1 << 1;
     ptrdiff_t best = 1;
     for (ptrdiff_t size = 2; size <= fc_min(rows, FC_ROWS_TILE); size++)
@@ -133,6 +141,15 @@ FC_INLINE void FC(row_tile)(const int R, const int STRIDE, const int RB, const F
 }
 
 /* One function for each number of kernel rows and stride, a case for each tile: literal sizes. */
+FC_NOINLINE void FC(row_tiles_1)(ptrdiff_t rows, const FC(row_run) *run) {
+    switch (rows) {
+    case 1: FC(row_tile)(1, 1, 1, run); break;
+    case 2: FC(row_tile)(1, 1, 2, run); break;
+    case 4: FC(row_tile)(1, 1, 4, run); break;
+    case 8: FC(row_tile)(1, 1, 8, run); break;
+    }
+}
+
 FC_NOINLINE void FC(row_tiles_2)(ptrdiff_t rows, const FC(row_run) *run) {
     switch (rows) {
     case 1: FC(row_tile)(2, 1, 1, run); break;
@@ -228,6 +245,7 @@ FC_NOINLINE void FC(row_tiles_7_apart)(ptrdiff_t rows, const FC(row_run) *run) {
 
 static void FC(run_row_tile)(ptrdiff_t R, ptrdiff_t stride, ptrdiff_t rows, const FC(row_run) *run) {
     switch (8 * stride + R) {
+    case 8 + 1: FC(row_tiles_1)(rows, run); break; /* phases of a stride */
     case 8 + 2: FC(row_tiles_2)(rows, run); break;
     case 8 + 3: FC(row_tiles_3)(rows, run); break;
     case 8 + 4: FC(row_tiles_4)(rows, run); break;
@@ -316,8 +334,8 @@ static FC(depthwise) FC(plan_depthwise)(const fc_geometry *g, fc_operation opera
 /* ---- items */
 
 /* Tiles down `rows` rows whose input is shared. */
-static void FC(row_block)(const FC(depthwise) *d, FC(row_run) run, ptrdiff_t rows) {
-    const ptrdiff_t size = depthwise_tile_rows(&d->g, rows), x_row = d->stride * run.x_row;
+static void FC(row_block)(ptrdiff_t R, ptrdiff_t stride, FC(row_run) run, ptrdiff_t rows) {
+    const ptrdiff_t size = depthwise_tile_rows(R, stride, rows), x_row = stride * run.x_row;
     const real *const x = run.x, *const bias = run.bias;
     real *const y = run.y;
     for (ptrdiff_t i = 0; i < rows; i += size) {
@@ -325,7 +343,7 @@ static void FC(row_block)(const FC(depthwise) *d, FC(row_run) run, ptrdiff_t row
         run.x = x + row * x_row;
         run.y = y + row * run.y_row;
         run.bias = bias ? bias + row * run.bias_row : NULL;
-        FC(run_row_tile)(d->g.R, d->stride, size, &run);
+        FC(run_row_tile)(R, stride, size, &run);
     }
 }
 
@@ -356,10 +374,12 @@ static void FC(depthwise_item)(void *context, ptrdiff_t i, int number) {
                 run.bias = own_bias + first * s->dst_row;
                 run.bias_row = run.y_row;
             }
-            FC(row_block)(d, run, fc_ceil_div(rows - first, d->step));
+            FC(row_block)(R, d->stride, run, fc_ceil_div(rows - first, d->step));
         }
     }
 }
+
+#include "depthwise_strided.h"
 
 /* ---- run */
 
@@ -367,6 +387,8 @@ static size_t FC(depthwise_bytes)(const fc_geometry *g, fc_operation operation, 
     threads = fc_worthwhile_threads(g, threads);
     if (g->R == 1)
         return FC(depthwise_row_bytes)(g, operation, threads);
+    if (operation == FC_BACKWARD_INPUT && g->stride_h == 2)
+        return FC(depthwise_strided_bytes)(g, threads);
     const FC(depthwise) d = FC(plan_depthwise)(g, operation, threads);
     return d.column_bytes + d.weights_bytes + (size_t)threads * d.box_bytes;
 }
@@ -408,6 +430,10 @@ static void FC(depthwise_backward_input)(const fc_call *call) {
     const int threads = fc_worthwhile_threads(&call->geometry, call->threads);
     if (call->geometry.R == 1) {
         FC(depthwise_row_run)(call, FC_BACKWARD_INPUT, threads);
+        return;
+    }
+    if (call->geometry.stride_h == 2) {
+        FC(depthwise_strided_run)(call, threads);
         return;
     }
     FC(depthwise) d = FC(begin_depthwise)(call, FC_BACKWARD_INPUT, threads);
