@@ -382,7 +382,7 @@ def publish(rows: list[dict[str, Any]], took: float) -> None:
     """Puts the table between the marks in benchmarks/README.md."""
     page = Path(__file__).with_name("README.md")
     config = fc.show_config("dicts") or {}
-    head = f"PyTorch {torch.__version__}, {config.get('isa')}; {took:.0f} s in all.\n"
+    head = f"PyTorch {torch.__version__}, {config.get('ISA in use')}; {took:.0f} s in all.\n"
     text = "\n".join([MARKS[0], head, HEADER, *map(line, rows), MARKS[1]])
     pattern = re.escape(MARKS[0]) + ".*" + re.escape(MARKS[1])
     page.write_text(
