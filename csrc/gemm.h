@@ -2,16 +2,18 @@
  *
  *     out[m][pixel] = sum over k of  a[m][k] * b[k][pixel]        k = (channel, kernel row, kernel column)
  *
- * pixels are in the lanes and run over rows and images alike, so that small planes of a batch fill the vectors. Goto and van
- * de Geijn 2008 (https://doi.org/10.1145/1356052.1356053) give the order of work: a block of pixels and of some FC_GEMM_DEPTH
- * steps of k is packed in panels of up to 3 vectors straight from the image, padding, stride and dilation applied on the way;
- * then each panel stays in level 1 while the rows of a pass over it (gemm_tile.h), and those rows' weights stay in level 2.
+ * Pixels are in the lanes and run over rows and images alike, so that small planes of a batch fill the vectors. Goto
+ * and van de Geijn 2008 (https://doi.org/10.1145/1356052.1356053) give the idea: some steps of k of up to 3 vectors of
+ * pixels, a panel, are packed straight from the image, padding, stride and dilation applied on the way; the panel stays
+ * in level 1 while the rows of a pass over it (gemm_tile.h), and the weights of those rows stay in level 2.
  *
- * forward reads the weights where they are: a row of w, (C/groups, R, S), is a row of a. backward_input is one such product a
- * stride phase (stencil.h), whose weights are copied to panels of a before. Where a panel's pixels lie side by side in the result,
- * sums go straight there; else (ends of images, phases of a stride) by way of a buffer that a worker holds for its block.
+ * forward reads the weights where they are: a row of w, (C/groups, R, S), is a row of a. backward_input is one such
+ * product a stride phase (stencil.h), whose weights are copied to panels of rows before. Where a panel's pixels lie
+ * side by side in the result, sums go straight there; else (ends of images, phases of a stride) by way of a buffer that
+ * a worker holds for its block of pixels.
  *
- * Workspace: the weights of backward_input; for each worker one packed block, the sums of one block, tables of its pixels. */
+ * Workspace: the weights of backward_input; for each worker a few packed panels, the sums of one block, and tables of
+ * its pixels. */
 #ifndef FC_GEMM_H
 #define FC_GEMM_H
 
@@ -20,12 +22,12 @@ enum {
     FC_GEMM_TAPS = 256,           /* most elements of a kernel */
     FC_GEMM_WEIGHTS = 320 << 10,  /* bytes of the weights that pass over a panel: they stay in level 2 */
     FC_GEMM_SUMS_BYTES = 128 << 10,
-    FC_GEMM_TOGETHER = 4,         /* panels that a row panel passes over at a time: its weights come from level 1 then */
+    FC_GEMM_TOGETHER = 4,         /* panels a row panel passes over at a time, its weights in level 1 */
     FC_GEMM_BLOCK_VECTORS = 64
 };
 
-/* One product: down x across taps. Pixel (i, j) of rows x cols reads, for tap (r, s), source row i * stride_h + from_h + r * step_h,
- * columns alike, and is written to row to_h + i * hop_h. */
+/* One product: down x across taps. Pixel (i, j) of rows x cols reads, for tap (r, s), source row
+ * i * stride_h + from_h + r * step_h, columns alike, and is written to row to_h + i * hop_h. */
 typedef struct {
     ptrdiff_t down, across, step_h, step_w, stride_h, stride_w, from_h, from_w;
     ptrdiff_t rows, cols, to_h, to_w, hop_h, hop_w;
@@ -33,13 +35,13 @@ typedef struct {
     ptrdiff_t before;           /* taps of the phases before this one */
 } fc_gemm_phase;
 
-/* Pixels of one vector that lie in one source row: lanes lo .. hi. Lane 0 is (h, w) for tap (0, 0), `from` elements from there. */
+/* Pixels of one vector that lie in one source row: lanes lo .. hi. Lane 0 is (h, w) for tap (0, 0), element `from`. */
 typedef struct {
     ptrdiff_t from, h, w;
     int32_t lo, hi;
 } fc_gemm_source;
 
-/* Pixels of a block that lie side by side in the result, or hop_w apart: the first is `at` in its plane, `to` in all. */
+/* Pixels of a block side by side in the result, or hop_w apart: the first is element `at` of its plane, `to` of all. */
 typedef struct {
     ptrdiff_t pixel, count, to, at;
 } fc_gemm_target;
@@ -57,11 +59,13 @@ typedef struct {
     ptrdiff_t vectors, depth, block_vectors, pieces;
     ptrdiff_t pad; /* backward_input: elements between panels of weights */
     ptrdiff_t sums_row;
-    ptrdiff_t unit; /* vectors of a row, where that is a whole number of panels: blocks then begin with a row, as panels within
-                       one are packed faster (7x7 stem: 1.15 times as fast in all) */
-    int pairs;     /* both column phases of a stride of 2 in one item: their pixels alternate in the result */
-    int lazy;      /* backward_input, one block of pixels: weights are copied just before they are used, as a copy of all of them
-                      may go to level 3 and back, at 4 cycles a weight (512 x 512 x 3x3 on one 7x7 plane: 1.4 times as fast) */
+    /* vectors of a row, where that is a whole number of panels: blocks then begin with a row, as panels within one are
+     * packed faster (7x7 stem: 1.05 to 1.15 times as fast in all) */
+    ptrdiff_t unit;
+    int pairs; /* both column phases of a stride of 2 in one item: their pixels alternate in the result */
+    /* backward_input, one block of pixels: weights are copied just before they are used, as a copy of all of them may
+     * go to level 3 and back, at 4 cycles a weight (512 x 512 x 3x3 on one 7x7 plane: 1.4 times as fast) */
+    int lazy;
     size_t weights_bytes, table_bytes, panel_bytes, sums_bytes, own_weights_bytes;
     char *weights, *workers;
 } fc_gemm;
@@ -116,7 +120,9 @@ static inline ptrdiff_t fc_gemm_channels(const fc_gemm *p, ptrdiff_t taps) {
 }
 
 /* Where part i of nearly equal parts begins: `size` each, and one more in the first `more` of them. No division. */
-static inline ptrdiff_t fc_gemm_begin(ptrdiff_t size, ptrdiff_t more, ptrdiff_t i) { return i * size + fc_min(i, more); }
+static inline ptrdiff_t fc_gemm_begin(ptrdiff_t size, ptrdiff_t more, ptrdiff_t i) {
+    return i * size + fc_min(i, more);
+}
 
 static inline ptrdiff_t fc_gemm_row(const fc_gemm *p, ptrdiff_t panel) {
     return fc_gemm_begin(p->panel_rows, p->longer_panels, panel);
@@ -126,8 +132,8 @@ static const char *gemm_unsupported(const fc_geometry *g) {
     return g->R * g->S > FC_GEMM_TAPS ? "a kernel of more than 256 elements" : NULL;
 }
 
-/* Against direct: 1.0 to 3 times as fast from 16 channels of the result on; 0.6 to 0.9 of it on 12 channels of 3x3 or 16 of 5x5,
- * where each packed vector serves few multiply-adds and a box packed once serves all taps. */
+/* Against direct: 1.0 to 3 times as fast from 16 channels of the result on; 0.6 to 0.9 of it on 12 channels of 3x3 or
+ * 16 of 5x5, where each packed vector serves few multiply-adds and a box packed once serves all taps. */
 static const char *gemm_unwise(ptrdiff_t in, ptrdiff_t out, ptrdiff_t down, ptrdiff_t across) {
     const ptrdiff_t taps = down * across;
     if (out < 8)
@@ -228,7 +234,7 @@ static fc_gemm FC(gemm_plan)(const fc_geometry *given, fc_operation operation, i
     }
     p.parts = fc_min(p.parts, p.panels);
     const ptrdiff_t part_rows = fc_ceil_div(p.panels, p.parts) * most_rows[p.vectors - 1];
-    /* a piece a vector and one more for each row (forward, stride 1: also where rows are cut) that begins in the block */
+    /* a piece a vector, and one more for each row that begins in the block */
     p.pieces = fc_min(p.block_vectors * LANES, p.block_vectors + p.block_vectors * LANES / fc_max(cols - 1, 1) + 2);
     p.table_bytes = fc_round_up(sizeof(fc_gemm_worker)) + fc_round_up((size_t)(p.block_vectors + 1) * sizeof(int32_t)) +
                     fc_round_up((size_t)p.pieces * sizeof(fc_gemm_source)) +
@@ -237,7 +243,8 @@ static fc_gemm FC(gemm_plan)(const fc_geometry *given, fc_operation operation, i
     p.sums_row = (p.block_vectors | 1) * LANES; /* rows of 2^n vectors would share cache sets */
     p.sums_bytes = fc_round_up((size_t)(p.sums_row * part_rows) * sizeof(real));
     if (p.lazy)
-        p.own_weights_bytes = fc_round_up((size_t)(part_rows * p.depth + fc_ceil_div(p.panels, p.parts) * p.pad) * sizeof(real));
+        p.own_weights_bytes =
+            fc_round_up((size_t)(part_rows * p.depth + fc_ceil_div(p.panels, p.parts) * p.pad) * sizeof(real));
     return p;
 }
 
@@ -290,7 +297,8 @@ FC_INLINE int FC(gemm_contiguous)(const fc_gemm *p, const fc_gemm_phase *q) {
 }
 
 /* Pixels from vector v0 on, `vectors` of them; those beyond the grid's end have no piece. */
-static void FC(gemm_tables)(const fc_gemm *p, const fc_gemm_phase *q, ptrdiff_t v0, ptrdiff_t vectors, fc_gemm_worker *own) {
+static void FC(gemm_tables)(const fc_gemm *p, const fc_gemm_phase *q, ptrdiff_t v0, ptrdiff_t vectors,
+                            fc_gemm_worker *own) {
     const ptrdiff_t plane = q->rows * q->cols, end = fc_min((v0 + vectors) * LANES, p->g.N * plane);
     const int contiguous = FC(gemm_contiguous)(p, q);
     int32_t sources = 0;
@@ -339,8 +347,8 @@ typedef struct {
 
 FC_INLINE vec FC(either)(vec a, vec b) { return (vec)((FC(ints))a | (FC(ints))b); } /* one of them is 0 in each lane */
 
-static FC(gemm_lanes) FC(gemm_inside)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gemm_source *piece, const real *from,
-                                      ptrdiff_t r, ptrdiff_t s) {
+static FC(gemm_lanes) FC(gemm_inside)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gemm_source *piece,
+                                      const real *from, ptrdiff_t r, ptrdiff_t s) {
     const ptrdiff_t h = piece->h + r * q->step_h, w = piece->w + s * q->step_w, stride = q->stride_w;
     FC(gemm_lanes) l = {from + piece->from + r * q->step_h * p->W + s * q->step_w, piece->lo, piece->hi};
     if (w + l.lo * stride < 0)
@@ -364,7 +372,8 @@ static void FC(gemm_pack_lanes)(const FC(gemm_walk) *walk, FC(gemm_lanes) a, FC(
             FC(store)(to, FC(load_lanes)(a.from + c * step, in_a));
     else
         for (ptrdiff_t c = 0; c < walk->channels; c++, to += walk->to_step) {
-            const vec pixels = FC(either)(FC(load_lanes)(a.from + c * step, in_a), FC(load_lanes)(b.from + c * step, in_b));
+            const vec first = FC(load_lanes)(a.from + c * step, in_a), second = FC(load_lanes)(b.from + c * step, in_b);
+            const vec pixels = FC(either)(first, second);
             FC(store)(to, add ? FC(either)(pixels, FC(load)(to)) : pixels);
         }
 }
@@ -392,9 +401,9 @@ static void FC(gemm_pack_apart)(const FC(gemm_walk) *walk, FC(gemm_lanes) a, int
     }
 }
 
-/* NV vectors side by side in one row of the source, for `taps` taps that lie `step` apart: all that is read is source. */
-FC_INLINE void FC(gemm_pack_whole)(const int NV, const FC(gemm_walk) *walk, const real *from, ptrdiff_t taps, ptrdiff_t step,
-                                   real *to) {
+/* NV vectors side by side in one row of the source, for `taps` taps `step` apart: all that is read is source. */
+FC_INLINE void FC(gemm_pack_whole)(const int NV, const FC(gemm_walk) *walk, const real *from, ptrdiff_t taps,
+                                   ptrdiff_t step, real *to) {
     const ptrdiff_t stride = walk->stride, row = walk->row;
     const ptrdiff_t ahead = NV * LANES * stride + fc_max(0, (taps - 1) * step);
     for (ptrdiff_t c = 0; c < walk->channels; c++, from += walk->from_step, to += walk->to_step) {
@@ -417,8 +426,10 @@ FC_INLINE void FC(gemm_pack_whole)(const int NV, const FC(gemm_walk) *walk, cons
                         FC(store)(put + row + v * LANES, FC(unzip_odd)(a, b));
                     }
             for (; s < taps; s++, at += step, put += row)
-                FC_UNROLL for (int v = 0; v < NV; v++)
-                    FC(store)(put + v * LANES, FC(unzip_even)(FC(load)(at + 2 * v * LANES), FC(load)(at + (2 * v + 1) * LANES)));
+                FC_UNROLL for (int v = 0; v < NV; v++) {
+                    const vec a = FC(load)(at + 2 * v * LANES), b = FC(load)(at + (2 * v + 1) * LANES);
+                    FC(store)(put + v * LANES, FC(unzip_even)(a, b));
+                }
             continue;
         }
         if (step == 1)
@@ -435,8 +446,8 @@ FC_INLINE void FC(gemm_pack_whole)(const int NV, const FC(gemm_walk) *walk, cons
     }
 }
 
-FC_NOINLINE void FC(gemm_pack_wholes)(ptrdiff_t nv, const FC(gemm_walk) *walk, const real *from, ptrdiff_t taps, ptrdiff_t step,
-                                      real *to) {
+FC_NOINLINE void FC(gemm_pack_wholes)(ptrdiff_t nv, const FC(gemm_walk) *walk, const real *from, ptrdiff_t taps,
+                                      ptrdiff_t step, real *to) {
     switch (nv) {
     case 1: FC(gemm_pack_whole)(1, walk, from, taps, step, to); break;
     case 2: FC(gemm_pack_whole)(2, walk, from, taps, step, to); break;
@@ -445,8 +456,9 @@ FC_NOINLINE void FC(gemm_pack_wholes)(ptrdiff_t nv, const FC(gemm_walk) *walk, c
 }
 
 /* One vector for tap (r, s): its pieces of the source, and zeros. */
-static void FC(gemm_pack_pieces)(const fc_gemm *p, const fc_gemm_phase *q, const FC(gemm_walk) *walk, const fc_gemm_source *piece,
-                                 ptrdiff_t pieces, const real *from, ptrdiff_t r, ptrdiff_t s, real *to) {
+static void FC(gemm_pack_pieces)(const fc_gemm *p, const fc_gemm_phase *q, const FC(gemm_walk) *walk,
+                                 const fc_gemm_source *piece, ptrdiff_t pieces, const real *from, ptrdiff_t r,
+                                 ptrdiff_t s, real *to) {
     const int together = q->stride_w == 1 ? 2 : 1;
     ptrdiff_t i = 0;
     do {
@@ -464,10 +476,10 @@ static void FC(gemm_pack_pieces)(const fc_gemm *p, const fc_gemm_phase *q, const
     } while ((i += together) < pieces);
 }
 
-/* `nv` vectors from v on, which are one run of a source row where nv > 1, for all taps of `channels` channels. The taps that keep
+/* `nv` vectors from v on, one run of a source row where nv > 1, for all taps of `channels` channels. The taps that keep
  * them all inside the source are copied whole. */
-static void FC(gemm_pack_vectors)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gemm_worker *own, ptrdiff_t v, ptrdiff_t nv,
-                                  const real *from, ptrdiff_t channels, real *to, ptrdiff_t row) {
+static void FC(gemm_pack_vectors)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gemm_worker *own, ptrdiff_t v,
+                                  ptrdiff_t nv, const real *from, ptrdiff_t channels, real *to, ptrdiff_t row) {
     const FC(gemm_walk) walk = {channels, p->src_channel, q->down * q->across * row, q->stride_w, row};
     const fc_gemm_source *piece = own->sources + own->first_source[v];
     const ptrdiff_t pieces = own->first_source[v + 1] - own->first_source[v];
@@ -499,9 +511,10 @@ static void FC(gemm_pack_vectors)(const fc_gemm *p, const fc_gemm_phase *q, cons
 }
 
 /* The panel of vectors v0 .. v1 of the block: [step of k][vector]. */
-static void FC(gemm_pack)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gemm_worker *own, ptrdiff_t v0, ptrdiff_t v1,
-                          const real *from, ptrdiff_t channels, real *to) {
-    const fc_gemm_source *first = own->sources + own->first_source[v0], *last = own->sources + own->first_source[v1] - 1;
+static void FC(gemm_pack)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gemm_worker *own, ptrdiff_t v0,
+                          ptrdiff_t v1, const real *from, ptrdiff_t channels, real *to) {
+    const fc_gemm_source *first = own->sources + own->first_source[v0];
+    const fc_gemm_source *last = own->sources + own->first_source[v1] - 1;
     const ptrdiff_t nv = v1 - v0, apart = (nv - 1) * LANES * q->stride_w;
     if (last - first == nv - 1 && last->hi == LANES && last->h == first->h && last->from == first->from + apart) {
         FC(gemm_pack_vectors)(p, q, own, v0, nv, from, channels, to, nv * LANES);
@@ -525,7 +538,7 @@ FC_INLINE void FC(gemm_copy_rows)(const real *from, const real *end, ptrdiff_t m
             to[m] = from[m];
 }
 
-/* MR rows, `row` elements apart, of the taps of a phase: MR numbers a tap. A literal MR: twice as fast as a loop of so few steps. */
+/* MR rows, `row` elements apart, of a phase's taps: MR numbers a tap. A literal MR is faster than so short a loop. */
 FC_INLINE void FC(gemm_turn_rows)(const int MR, const fc_gemm_phase *q, const real *from, ptrdiff_t row, ptrdiff_t down,
                                   ptrdiff_t across, real *to) {
     for (ptrdiff_t r = 0; r < q->down; r++, from += down) {
@@ -549,11 +562,12 @@ FC_NOINLINE void FC(gemm_turn)(ptrdiff_t mr, const fc_gemm_phase *q, const real 
     }
 }
 
-/* Row panels m0 .. m1 of one group and phase, source channels k0 .. k1, to panels [k][row], `pad` apart. Returns what is 0 in all
- * lanes as long as the weights are finite: 0 * inf and 0 * NaN are NaN. */
+/* Row panels m0 .. m1 of one group and phase, source channels k0 .. k1, to panels [k][row], `pad` apart. Returns what
+ * is 0 in all lanes as long as the weights are finite: 0 * inf and 0 * NaN are NaN. */
 static vec FC(gemm_pack_weights)(const fc_gemm *p, const fc_gemm_phase *q, ptrdiff_t group, ptrdiff_t m0, ptrdiff_t m1,
                                  ptrdiff_t k0, ptrdiff_t k1, real *to) {
-    const ptrdiff_t kernel = p->g.R * p->g.S, taps = q->down * q->across, down = p->ah.period * p->g.S, across = p->aw.period;
+    const ptrdiff_t kernel = p->g.R * p->g.S, taps = q->down * q->across;
+    const ptrdiff_t down = p->ah.period * p->g.S, across = p->aw.period;
     const ptrdiff_t row0 = fc_gemm_row(p, m0), span = (fc_gemm_row(p, m1) - row0) * kernel;
     const real *w = (const real *)p->call->w + (group * p->in * p->out + row0) * kernel;
     const real *end = (const real *)p->call->w + p->g.groups * p->in * p->out * kernel;
@@ -586,7 +600,8 @@ static void FC(gemm_watch)(vec poison, fc_gemm_worker *own) {
 /* The copied weights of one group and phase: [row panel][k][row]. */
 static real *FC(gemm_weights)(const fc_gemm *p, const fc_gemm_phase *q, ptrdiff_t group, ptrdiff_t f) {
     const ptrdiff_t taps = p->g.R * p->g.S;
-    return (real *)p->weights + (group * taps + q->before) * p->out * p->in + (group * p->phases + f) * p->panels * p->pad;
+    const ptrdiff_t pads = (group * p->phases + f) * p->panels;
+    return (real *)p->weights + (group * taps + q->before) * p->out * p->in + pads * p->pad;
 }
 
 /* Some row panels of one group, for all phases. */
@@ -637,7 +652,8 @@ static void FC(gemm_store)(const fc_gemm *p, const FC(gemm_job) *job, ptrdiff_t 
     for (ptrdiff_t r = 0; r < job->rows; r++, sums += p->sums_row, to += p->dst_channel) {
         for (ptrdiff_t i = 0; i < job->own->runs; i++) {
             const fc_gemm_target *run = job->own->targets + i;
-            const ptrdiff_t lo = fc_max(first, run->pixel), hi = fc_min(end, run->pixel + run->count), skip = lo - run->pixel;
+            const ptrdiff_t lo = fc_max(first, run->pixel), hi = fc_min(end, run->pixel + run->count);
+            const ptrdiff_t skip = lo - run->pixel;
             if (lo < hi)
                 FC(gemm_store_run)(sums + lo, hi - lo, job->q.hop_w, bias ? bias + run->at + skip : NULL,
                                    to + run->to + skip * job->q.hop_w);
@@ -649,7 +665,8 @@ static void FC(gemm_store)(const fc_gemm *p, const FC(gemm_job) *job, ptrdiff_t 
 
 /* The run of the result that holds all of panel n, or NULL: its sums then go there straight. */
 static const fc_gemm_target *FC(gemm_straight)(const FC(gemm_job) *job, ptrdiff_t n) {
-    const ptrdiff_t first = fc_gemm_begin(job->size, job->longer, n) * LANES, end = fc_gemm_begin(job->size, job->longer, n + 1) * LANES;
+    const ptrdiff_t first = fc_gemm_begin(job->size, job->longer, n) * LANES;
+    const ptrdiff_t end = fc_gemm_begin(job->size, job->longer, n + 1) * LANES;
     for (ptrdiff_t i = 0; job->straight && i < job->own->runs; i++) {
         const fc_gemm_target *run = job->own->targets + i;
         if (run->pixel <= first && end <= run->pixel + run->count)
@@ -669,15 +686,17 @@ static void FC(gemm_store_rest)(const fc_gemm *p, const FC(gemm_job) *job) {
     FC(gemm_store)(p, job, first, job->vectors * LANES);
 }
 
-/* Panels n0 .. n1, packed: all rows, channels c0 .. of the sum. `a` is at row panel m0, its rows a_length elements long. */
-static void FC(gemm_multiply)(const fc_gemm *p, const FC(gemm_job) *job, ptrdiff_t n0, ptrdiff_t n1, ptrdiff_t depth, int add,
-                              const real *a, ptrdiff_t a_length, ptrdiff_t a_start) {
+/* Panels n0 .. n1, packed: all rows, `depth` steps of the sum from a_start on. `a` is at row panel m0, its rows are
+ * a_length elements long. */
+static void FC(gemm_multiply)(const fc_gemm *p, const FC(gemm_job) *job, ptrdiff_t n0, ptrdiff_t n1, ptrdiff_t depth,
+                              int add, const real *a, ptrdiff_t a_length, ptrdiff_t a_start) {
     const int packed = p->operation == FC_BACKWARD_INPUT;
     const real *b = (const real *)job->own->panel;
     FC(gemm_run) runs[FC_GEMM_TOGETHER];
     int nv[FC_GEMM_TOGETHER] = {0};
     for (ptrdiff_t n = n0; n < n1; n++) {
-        const ptrdiff_t v0 = fc_gemm_begin(job->size, job->longer, n), v1 = fc_gemm_begin(job->size, job->longer, n + 1);
+        const ptrdiff_t v0 = fc_gemm_begin(job->size, job->longer, n);
+        const ptrdiff_t v1 = fc_gemm_begin(job->size, job->longer, n + 1);
         const fc_gemm_target *run = FC(gemm_straight)(job, n);
         real *c = run ? job->to + run->to + v0 * LANES - run->pixel : job->sums + v0 * LANES;
         runs[n - n0] = (FC(gemm_run)){.b = b, .depth = depth, .c = c, .add = add, .a_row = a_length};
@@ -724,16 +743,17 @@ static void FC(gemm_store_pairs)(const fc_gemm *p, const FC(gemm_job) *job) {
 /* The sums of one phase, over all channels. */
 static void FC(gemm_sum)(const fc_gemm *p, const FC(gemm_job) *job) {
     const fc_gemm_phase *q = &job->q;
-    const int forward = p->operation == FC_FORWARD;
     const ptrdiff_t taps = q->down * q->across, length = p->in * taps, pass = fc_gemm_channels(p, taps);
     for (ptrdiff_t c0 = 0; c0 < p->in; c0 += pass) {
         const ptrdiff_t channels = fc_min(pass, p->in - c0), depth = channels * taps;
+        real *own = (real *)job->own->weights;
         const real *a = (const real *)p->call->w + (job->group * p->out + job->row0) * length;
-        if (!forward)
-            a = p->lazy ? (real *)job->own->weights : FC(gemm_weights)(p, q, job->group, job->f) + job->row0 * length + job->m0 * p->pad;
-        if (p->lazy)
-            FC(gemm_watch)(FC(gemm_pack_weights)(p, q, job->group, job->m0, job->m1, c0, c0 + channels, (real *)job->own->weights),
-                           job->own);
+        if (p->lazy) {
+            const vec poison = FC(gemm_pack_weights)(p, q, job->group, job->m0, job->m1, c0, c0 + channels, own);
+            FC(gemm_watch)(poison, job->own);
+            a = own;
+        } else if (p->operation == FC_BACKWARD_INPUT)
+            a = FC(gemm_weights)(p, q, job->group, job->f) + job->row0 * length + job->m0 * p->pad;
         for (ptrdiff_t n0 = 0, n1; n0 < job->panels; n0 = n1) {
             n1 = fc_min(n0 + FC_GEMM_TOGETHER, job->panels);
             real *to = (real *)job->own->panel;
@@ -801,8 +821,9 @@ static void FC(gemm_backward_input)(const fc_call *call) {
     fc_gemm p = FC(gemm_plan)(&call->geometry, FC_BACKWARD_INPUT, threads);
     FC(gemm_divide)(&p, call, threads);
     if (!p.lazy)
-        fc_parallel(p.weights_bytes > FC_GEMM_WEIGHTS ? threads : 1, p.g.groups * fc_ceil_div(p.panels, FC(gemm_gather)),
-                    call->keep_denormals, FC(gemm_weights_item), &p);
+        fc_parallel(p.weights_bytes > FC_GEMM_WEIGHTS ? threads : 1,
+                    p.g.groups * fc_ceil_div(p.panels, FC(gemm_gather)), call->keep_denormals, FC(gemm_weights_item),
+                    &p);
     if (p.ah.phases < p.ah.stride || p.aw.phases < p.aw.stride) /* elements that no tap reaches */
         memset(call->x, 0, (size_t)(p.g.N * p.g.C * p.g.H * p.g.W) * sizeof(real));
     fc_parallel(threads, FC(gemm_items)(&p), call->keep_denormals, FC(gemm_item), &p);

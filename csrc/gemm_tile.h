@@ -1,9 +1,10 @@
 /* The register tile of a matrix product: c (MR rows x NV vectors) (+)= a (MR x depth) * b (depth x NV vectors).
  *
- * b is a packed panel, step after step NV vectors side by side; a is read by broadcasts, either where it is (`a_row` elements
- * between rows, steps side by side) or packed (rows side by side, `a_step` elements between steps). MR * NV sums, NV vectors of
- * b and one broadcast fill the register file: 8 x 3 of 32 registers, 6 x 2 or 4 x 3 of 16. A step of 6 x 2 takes 8 loads to 12
- * multiply-adds, of 8 x 3 11 to 24: the loads are no limit, and the panel stays in level 1 while all rows of a pass over it. */
+ * b is a packed panel, step after step NV vectors side by side; a is read by broadcasts, either where it is (`a_row`
+ * elements between rows, steps side by side) or packed (rows side by side, `a_step` elements between steps). MR * NV
+ * sums, NV vectors of b and one broadcast fill the register file: 8 x 3 of 32 registers, 6 x 2 or 4 x 3 of 16. A step
+ * of 6 x 2 takes 8 loads to 12 multiply-adds, of 8 x 3 11 to 24: the loads are no limit, and the panel stays in level 1
+ * while all rows of a pass over it. */
 
 #ifndef FC_GEMM_ROWS
 #if FC_REGISTERS == 32
