@@ -140,7 +140,7 @@ static const char *gemm_unwise(ptrdiff_t in, ptrdiff_t out, ptrdiff_t down, ptrd
         return "fewer than 8 channels a group in the result: packing costs more than the blocking saves";
     if (in * taps < 16)
         return "fewer than 16 products to a sum";
-    if (in >= 8 && out < (taps >= 25 && down > 1 ? 80 : taps >= 16 ? 32 : taps >= 9 ? 16 : 8))
+    if (in >= 4 && out < (taps >= 25 && down > 1 ? 80 : taps >= 16 ? 32 : taps >= 9 ? 16 : 8))
         return "few channels in the result for so many taps: packing costs more than the blocking saves";
     return NULL;
 }
