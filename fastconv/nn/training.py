@@ -348,8 +348,22 @@ class _Run:
             "param_groups": optimizer["param_groups"],
             "generators": {name: rng.bit_generator.state for name, rng in self._generators().items()},
         }
-        checkpoints.save(self.checkpoint, arrays, record)
-        self.saved = self.epoch, self.step
+        try:
+            checkpoints.save(self.checkpoint, arrays, record)
+            self.saved = self.epoch, self.step
+        except KeyboardInterrupt:  # it may have come when the new file was in its place already
+            if self._on_disk() == (self.epoch, self.step):
+                self.saved = self.epoch, self.step
+            raise
+
+    def _on_disk(self) -> tuple[int, int] | None:
+        """The position of the checkpoint file; None where there is none that can be read."""
+        assert self.checkpoint is not None
+        try:
+            _, record = checkpoints.load(self.checkpoint)
+        except (OSError, ValueError):
+            return None
+        return record["epoch"], record["step"]
 
     def restore(self) -> None:
         """Take up the position of the checkpoint. ValueError, the module unchanged, where it is of another run."""

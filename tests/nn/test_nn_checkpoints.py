@@ -177,6 +177,25 @@ def test_control_c_says_how_to_go_on(tmp_path: Path) -> None:
     same(run(checkpoint=path, resume=True), run())
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_control_c_while_the_checkpoint_is_written(
+    done: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, save = tmp_path / "run.safetensors", checkpoints.save
+
+    def interrupted(*arguments: Any) -> None:
+        if done:
+            save(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint=path, checkpoint_every=EVERY)
+    errors = capsys.readouterr().err
+    assert ("the last checkpoint" in errors) == done
+    assert ("no checkpoint has been written yet" in errors) != done
+
+
 def test_control_c_messages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "run.safetensors"
     for stop, options, words in [
