@@ -15,7 +15,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(FC_EMULATED_AVX512) /* 64-byte vectors from whatever there is: slow, for tests on CPUs without AVX-512 */
+#if defined(FC_EMULATE_VECTORS) /* 64-byte vectors from whatever there is: slow, for tests on CPUs without AVX-512 */
 #define FC_VECTOR_BYTES 64
 #define FC_REGISTERS 32
 #elif defined(__AVX512F__)
@@ -248,7 +248,7 @@ FC_INLINE vec FC(load_pieces)(const real *p, ptrdiff_t step) {
 #else
 #define FC_TURN 2
 #endif
-#ifdef FC_EMULATED_AVX512
+#ifdef FC_EMULATE_VECTORS
 FC_INLINE void FC(turn)(const real *p, ptrdiff_t step, vec *out) {
     for (int i = 0; i < FC_TURN; i++)
         for (int l = 0; l < (int)LANES; l++)
