@@ -5,7 +5,7 @@
     python benchmarks/publish.py run.json [beyond.json]
 
 The runs are kept as ``results/<name>.json``; what stands between the README's two marks is replaced. Nothing is left
-out: the tables hold every row, and say who was missing.
+out: the tables hold every row, and say who was missing. A run may carry a ``"note"``, a sentence on how it was made.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def section(run: report.Document, more: dict[str, Any] | None) -> str:
         f"{machine['system']}, {machine['isa']}; Python {machine['python']}, NumPy {machine['numpy']}, "
         f"{machine['compiler']}. "
         f"--seconds {run['settings']['seconds']}: took {run['seconds']:.0f} s, {run['cpu_seconds']:.0f} s of CPU time; "
-        f"{disturbed} of {timed} timings were never undisturbed.{busy}",
+        f"{disturbed} of {timed} timings were never undisturbed.{busy}" + (f" {run['note']}." if "note" in run else ""),
         report.summary_table(run).markdown(),
         *(table.markdown() for table in report.limit_tables(run)),
         *(report.result_table(run, backend).markdown() for backend in report.backends_in(run["results"])),
