@@ -284,9 +284,9 @@ def _(plan: Any, bias: Any, like: Any) -> Any:
         raise TypingError(f"fastconv.numba: bias has 1 axis or, untied, {axes + 1}")
 
     def untied(plan: Any, bias: Any, like: Any) -> Any:
-        if bias.shape[0] != plan.shapes[2, 1] or bias.shape[-1] != plan.shapes[2, 3]:
-            raise ValueError("fastconv.numba: an untied bias must have the shape of one image of the output")
-        if bias.size != plan.shapes[2, 1] * plan.shapes[2, 2] * plan.shapes[2, 3]:
+        channels, rows, columns = plan.shapes[2, 1], plan.shapes[2, 2], plan.shapes[2, 3]
+        size = channels * rows * columns
+        if bias.shape[0] != channels or bias.shape[-1] != columns or bias.size != size:
             raise ValueError("fastconv.numba: an untied bias must have the shape of one image of the output")
         return np.ascontiguousarray(bias).reshape(bias.size), BIAS_PER_POSITION
 

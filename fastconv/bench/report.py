@@ -356,7 +356,7 @@ def summary_table(run: Document) -> Table:
             mean = entry[rival]["geometric_mean"]
             cells += [tables.digits(mean if mean else math.nan), str(entry[rival]["won"]), str(entry[rival]["lost"])]
         lines.append(tuple(cells))
-    note = "Geometric means of the ratios of medians: above 1, we are faster. A match is one operation of one row."
+    note = "Geometric means of the ratios: above 1, we are faster. A match is one operation of one row."
     return Table("Summary", columns, lines, note, words=2)
 
 
