@@ -11,21 +11,26 @@ removed and made again.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numba
 import numpy as np
-from numba import types
 
-from . import kernels, vector
+from . import vector
 from .cpu import Isa
-from .plan import RECORD
+
+# Kernel -> the module of this package that has it: `BUILDERS`, which names its builder, `SIGNATURES`, its types for an
+# element type, `HELPERS`, the functions that its kernels call, callees first, and `SOURCES`, the files that its machine
+# code depends on.
+MODULES = {"correlate": "kernels", "gradient": "kernels"}
 
 _lock = threading.Lock()
 _ready: dict[tuple[str, np.dtype[Any], Isa], Callable[..., int]] = {}
@@ -41,7 +46,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 def kernel(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
-    """The kernel `name` of :data:`.kernels.BUILDERS` for arrays of `dtype` and the vectors of `isa`."""
+    """The kernel `name` of :data:`MODULES` for arrays of `dtype` and the vectors of `isa`."""
     found = _ready.get((name, dtype, isa))
     if found is None:
         with _lock:
@@ -57,38 +62,36 @@ def entry_point(name: str, dtype: np.dtype[Any], isa: Isa) -> int:
     return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
 
 
-def _fingerprint(isa: Isa) -> str:
-    """What the machine code depends on beside the kernel's own source file, whose date Numba checks itself."""
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f".{MODULES[name]}", __package__)
+
+
+def _fingerprint(isa: Isa, sources: Iterable[str]) -> str:
     digest = hashlib.sha256(repr(isa).encode())
-    for name in ("vector.py", "cpu.py", "plan.py", "kernels.py"):
+    for name in ("vector.py", "cpu.py", *sources):
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()
 
 
 def signature(name: str, dtype: np.dtype[Any]) -> Any:
     """Numba's types of that kernel's arguments and result."""
-    element = numba.from_dtype(dtype)
-    inputs, output = types.Array(element, 4, "C", readonly=True), types.Array(element, 4, "C")
-    words, record = types.Array(types.int64, 1, "C"), types.Array(numba.from_dtype(RECORD), 1, "C")
-    tail = (words, record, words, types.int64, types.int64)  # scratch, plan, tables, flags, share
-    if name == "correlate":
-        return types.int64(inputs, inputs, output, types.Array(element, 1, "C", readonly=True), *tail)
-    return types.int64(inputs, inputs, output, *tail)
+    return _module(name).SIGNATURES[name](numba.from_dtype(dtype))
 
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 def _compile(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
-    function = kernels.BUILDERS[name](_fingerprint(isa))
+    module = _module(name)
+    function = module.BUILDERS[name](_fingerprint(isa, module.SOURCES))
     kinds = signature(name, dtype)
     vector.target = isa
     # Fresh callees, as their code depends on the target too. They are global names of the kernels, not free variables,
     # since Numba's cache would take a new function object in a closure for new code.
-    for helper in kernels.HELPERS:
-        plain = getattr(kernels, helper)
+    for helper in module.HELPERS:
+        plain = getattr(module, helper)
         plain = getattr(plain, "py_func", plain)
-        setattr(kernels, helper, numba.njit(**_OPTIONS, no_cpython_wrapper=True)(plain))
+        setattr(module, helper, numba.njit(**_OPTIONS, no_cpython_wrapper=True)(plain))
     for attempt in range(2):
         try:
             cached = numba.njit(**_OPTIONS, cache=True)(function)
@@ -112,7 +115,7 @@ def _compile(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
 
 def _remove(name: str, folder: str) -> None:
     """Removes the kernel's files from the cache, as one of them cannot be read."""
-    for path in Path(folder).glob(f"kernels._{name}.*.nb[ci]"):
+    for path in Path(folder).glob(f"{MODULES[name]}._{name}.*.nb[ci]"):
         path.unlink(missing_ok=True)
 
 

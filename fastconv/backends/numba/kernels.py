@@ -30,7 +30,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .plan import BY_CHANNELS, BY_GROUPS
+import numba
+from numba import types
+
+from .plan import BY_CHANNELS, BY_GROUPS, RECORD
 from .vector import (
     address,
     all_finite,
@@ -600,8 +603,22 @@ def _gradient(
     return gradient
 
 
+def _signature(element: Any, bias: bool) -> Any:
+    inputs, output = types.Array(element, 4, "C", readonly=True), types.Array(element, 4, "C")
+    words, record = types.Array(types.int64, 1, "C"), types.Array(numba.from_dtype(RECORD), 1, "C")
+    tail = (words, record, words, types.int64, types.int64)  # scratch, plan, tables, flags, share
+    biases = (types.Array(element, 1, "C", readonly=True),) if bias else ()
+    return types.int64(inputs, inputs, output, *biases, *tail)
+
+
 BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"correlate": _correlate, "gradient": _gradient}
 
+SIGNATURES: dict[str, Callable[[Any], Any]] = {
+    "correlate": lambda element: _signature(element, True),
+    "gradient": lambda element: _signature(element, False),
+}
+
+SOURCES = ("kernels.py", "plan.py")
 HELPERS = (  # callees first
     *("clip", "first_tap", "list_taps", "flip_weights", "plain_pieces", "draw_pieces", "pack", "transpose_grad"),
 )
