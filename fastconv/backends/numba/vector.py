@@ -14,6 +14,7 @@ enough to compile in seconds.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,10 +27,10 @@ from .cpu import GUARDED_SHAPE, ISAS, Isa, architecture, block_shapes, channel_s
 
 target: Isa = ISAS[-1]
 
-_I1, _I8, _I32, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_I1, _I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 
-class _Emit:
+class Emit:
     """The vocabulary: one builder, one element type, vectors of the target's length."""
 
     def __init__(self, builder: ir.IRBuilder, dtype: types.Float) -> None:
@@ -40,21 +41,21 @@ class _Emit:
         self.lanes = target.vector_bytes // self.element_bytes
         self.vector = ir.VectorType(self.element, self.lanes)
         self.bits = ir.VectorType(_I1, self.lanes)
-        self.small = ir.VectorType(_I32, self.lanes)
-        self.index = ir.VectorType(_I64, self.lanes)
+        self.small = ir.VectorType(I32, self.lanes)
+        self.index = ir.VectorType(I64, self.lanes)
         self.vector_bytes = target.vector_bytes
         self.suffix = f"v{self.lanes}{'f32' if self.single else 'f64'}"
 
-    def at(self, builder: ir.IRBuilder) -> _Emit:
+    def at(self, builder: ir.IRBuilder) -> Emit:
         """The same vocabulary on another builder."""
-        other = object.__new__(_Emit)
+        other = object.__new__(Emit)
         other.__dict__.update(self.__dict__, builder=builder)
         return other
 
     # -- integers
 
     def const(self, value: int) -> ir.Constant:
-        return ir.Constant(_I64, value)
+        return ir.Constant(I64, value)
 
     def plus(self, address: Any, amount: int | Any) -> Any:
         if isinstance(amount, int):
@@ -72,7 +73,7 @@ class _Emit:
 
     def word(self, address: Any) -> Any:
         """The int64 at an address."""
-        return self.builder.load(self.builder.inttoptr(address, _I64.as_pointer()), align=8)
+        return self.builder.load(self.builder.inttoptr(address, I64.as_pointer()), align=8)
 
     # -- vectors
 
@@ -88,8 +89,8 @@ class _Emit:
         self.builder.store(value, pointer, align=self.element_bytes)
 
     def splat(self, value: Any, kind: ir.VectorType) -> Any:
-        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
-        lanes = ir.Constant(ir.VectorType(_I32, self.lanes), None)
+        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))
+        lanes = ir.Constant(ir.VectorType(I32, self.lanes), None)
         return self.builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), lanes)
 
     def element_at(self, address: Any) -> Any:
@@ -121,8 +122,21 @@ class _Emit:
             part //= 2
         return vectors
 
+    def transposed(self, vectors: Sequence[Any]) -> list[Any]:
+        """The square of lanes x lanes that the vectors are the rows of, turned."""
+        rows, distance = list(vectors), self.lanes // 2
+        while distance:  # swap the off-diagonal quarters of every 2*distance square
+            low = [lane if not lane & distance else lane - distance + self.lanes for lane in range(self.lanes)]
+            high = [lane + distance if not lane & distance else lane + self.lanes for lane in range(self.lanes)]
+            for one in range(self.lanes):
+                if not one & distance:
+                    a, b = rows[one], rows[one + distance]
+                    rows[one], rows[one + distance] = self.shuffle(a, b, low), self.shuffle(a, b, high)
+            distance //= 2
+        return rows
+
     def shuffle(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, self.lanes), list(lanes)))
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, self.lanes), list(lanes)))
 
     # -- masks
 
@@ -139,7 +153,7 @@ class _Emit:
         return self.builder.and_(above, self.builder.icmp_signed("<", lane, self._small(high)))
 
     def _small(self, value: Any) -> Any:
-        return self.splat(self.builder.trunc(value, _I32), self.small)
+        return self.splat(self.builder.trunc(value, I32), self.small)
 
     def is_nonzero(self, vector: Any) -> Any:
         return self.builder.fcmp_unordered("!=", vector, self.zero())
@@ -152,12 +166,12 @@ class _Emit:
     def load_masked(self, address: Any, mask: Any) -> Any:
         """The chosen lanes; the others are zero and their memory is not touched."""
         pointer = self.builder.inttoptr(address, self.vector.as_pointer())
-        align = ir.Constant(_I32, self.element_bytes)
+        align = ir.Constant(I32, self.element_bytes)
         return self._call(f"llvm.masked.load.{self.suffix}.p0", self.vector, [pointer, align, mask, self.zero()])
 
     def store_masked(self, value: Any, address: Any, mask: Any) -> None:
         pointer = self.builder.inttoptr(address, self.vector.as_pointer())
-        align = ir.Constant(_I32, self.element_bytes)
+        align = ir.Constant(I32, self.element_bytes)
         self._call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [value, pointer, align, mask])
 
     def store_most(self, value: Any, address: Any, mask: Any) -> None:
@@ -179,12 +193,12 @@ class _Emit:
         return self.builder.inttoptr(addresses, ir.VectorType(self.element.as_pointer(), self.lanes))
 
     def gather(self, address: Any, stride_bytes: Any, mask: Any) -> Any:
-        align = ir.Constant(_I32, self.element_bytes)
+        align = ir.Constant(I32, self.element_bytes)
         operands = [self._pointers(address, stride_bytes), align, mask, self.zero()]
         return self._call(f"llvm.masked.gather.{self.suffix}.v{self.lanes}p0", self.vector, operands)
 
     def scatter(self, value: Any, address: Any, stride_bytes: Any, mask: Any) -> None:
-        align = ir.Constant(_I32, self.element_bytes)
+        align = ir.Constant(I32, self.element_bytes)
         operands = [value, self._pointers(address, stride_bytes), align, mask]
         self._call(f"llvm.masked.scatter.{self.suffix}.v{self.lanes}p0", ir.VoidType(), operands)
 
@@ -223,25 +237,26 @@ class _Emit:
         return slots
 
 
-def _void(codegen_body: Callable[[_Emit, Sequence[Any]], None]) -> Callable[..., Any]:
+def void(codegen_body: Callable[[Emit, Sequence[Any]], None]) -> Callable[..., Any]:
     """A codegen function from a body that takes the vocabulary and the arguments after the array."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> Any:
-        codegen_body(_Emit(builder, signature.args[0].dtype), args[1:])
+        codegen_body(Emit(builder, signature.args[0].dtype), args[1:])
         return context.get_dummy_value()
 
     return codegen
 
 
-def _signature(like: Any, integers: int) -> Any:
+def addresses(like: Any, integers: int) -> Any:
+    """The types of an intrinsic that takes the array and so many addresses and sizes, and returns nothing."""
     return types.void(like, *(types.intp,) * integers)
 
 
 Shapes = Sequence[tuple[int, int]]
-_Body = Callable[[_Emit, int, int, bool, Sequence[Any]], None]
+_Body = Callable[[Emit, int, int, bool, Sequence[Any]], None]
 
 
-def _switch(emit: _Emit, name: str, shapes: Shapes, body: _Body, args: Sequence[Any]) -> None:
+def _switch(emit: Emit, name: str, shapes: Shapes, body: _Body, args: Sequence[Any]) -> None:
     """Call the block of shape number args[0] on the other arguments; emits the blocks.
 
     The number after the last shape is the guarded block, of shape :data:`GUARDED_SHAPE`.
@@ -251,21 +266,37 @@ def _switch(emit: _Emit, name: str, shapes: Shapes, body: _Body, args: Sequence[
     switch = builder.switch(args[0], after)
     for number, (rows, cols) in enumerate([*shapes, GUARDED_SHAPE]):
         guarded = number == len(shapes)
-        kind = ir.FunctionType(ir.VoidType(), [_I64] * (len(args) - 1))
-        full_name = f"fastconv.{name}.{rows}x{cols}{'.guarded' * guarded}.{emit.suffix}"
-        function = ir.Function(builder.module, kind, full_name)
+        block = builder.append_basic_block(f"{name}.{number}")
+        switch.add_case(number, block)
+        builder.position_at_end(block)
+        call_apart(
+            emit,
+            f"{name}.{rows}x{cols}{'.guarded' * guarded}",
+            functools.partial(_block, body, rows, cols, guarded),
+            args[1:],
+        )
+        builder.branch(after)
+    builder.position_at_end(after)
+
+
+def _block(body: _Body, rows: int, cols: int, guarded: bool, emit: Emit, args: Sequence[Any]) -> None:
+    body(emit, rows, cols, guarded, args)
+
+
+def call_apart(emit: Emit, name: str, body: Callable[[Emit, Sequence[Any]], None], args: Sequence[Any]) -> None:
+    """Call `body` as a function of its own inside the module, which keeps all registers for itself."""
+    builder = emit.builder
+    full_name = f"fastconv.{name}.{emit.suffix}"
+    function = builder.module.globals.get(full_name)
+    if function is None:
+        function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [I64] * len(args)), full_name)
         function.linkage = "internal"
         function.attributes.add("noinline")
         function.attributes.add("nounwind")
         inner = ir.IRBuilder(function.append_basic_block("entry"))
-        body(emit.at(inner), rows, cols, guarded, function.args)
+        body(emit.at(inner), function.args)
         inner.ret_void()
-        block = builder.append_basic_block(f"{name}.{number}")
-        switch.add_case(number, block)
-        builder.position_at_end(block)
-        builder.call(function, args[1:])
-        builder.branch(after)
-    builder.position_at_end(after)
+    builder.call(function, args)
 
 
 # ---- what the kernels call
@@ -287,7 +318,7 @@ def lanes(typingctx: Any, like: Any) -> Any:
     """Elements in a vector: a constant of the compiled code."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> Any:
-        return ir.Constant(_I64, _Emit(builder, signature.args[0].dtype).lanes)
+        return ir.Constant(I64, Emit(builder, signature.args[0].dtype).lanes)
 
     return types.intp(like), codegen
 
@@ -323,9 +354,7 @@ def _correlate_intrinsic(name: str, shapes: Callable[[Isa], Shapes]) -> Any:
         an element, and leaves out the terms that have none. Elsewhere they are added as weight times 0, which would be
         NaN where a weight is not finite.
         """
-        return _signature(like, 12), _void(
-            lambda emit, args: _switch(emit, name, shapes(target), _correlate_body, args)
-        )
+        return addresses(like, 12), void(lambda emit, args: _switch(emit, name, shapes(target), _correlate_body, args))
 
     return intrinsic(block)
 
@@ -337,7 +366,7 @@ channel_block = _correlate_intrinsic("channels", channel_shapes)
 _TAPS_AT_ONCE = 128
 
 
-def _correlate_body(emit: _Emit, rows: int, cols: int, guarded: bool, args: Sequence[Any]) -> None:
+def _correlate_body(emit: Emit, rows: int, cols: int, guarded: bool, args: Sequence[Any]) -> None:
     """The sums of 128 taps at a time are in registers, their totals in memory.
 
     In one float32 sum over 4608 taps (resnet_7) the largest error was 9 times torch's. So it is equal to torch's, for
@@ -345,7 +374,7 @@ def _correlate_body(emit: _Emit, rows: int, cols: int, guarded: bool, args: Sequ
     """
     source, offsets, guards, weights, weight_stride, taps, bias, out, out_stride, segments, pieces = args
     builder = emit.builder
-    space = builder.ptrtoint(cgutils.alloca_once(builder, emit.vector, size=rows * cols), _I64)
+    space = builder.ptrtoint(cgutils.alloca_once(builder, emit.vector, size=rows * cols), I64)
     starts = [emit.broadcast(emit.plus(bias, i * emit.element_bytes)) for i in range(rows)]
     sums = emit.variables(rows * cols, lambda number: starts[number // cols])
     row_of = [weights]
@@ -436,12 +465,12 @@ def gradient_block(
     for i < `rows_wanted`, j < `cols_wanted`; strides and offsets in bytes. What lies beyond is computed from whatever
     is there (so it has to be readable) and dropped. The guarded block leaves out the positions f where `guard` is zero.
     """
-    return _signature(like, 11), _void(
+    return addresses(like, 11), void(
         lambda emit, args: _switch(emit, "gradient", block_shapes(target), _gradient_body, args)
     )
 
 
-def _gradient_body(emit: _Emit, rows: int, cols: int, guarded: bool, args: Sequence[Any]) -> None:
+def _gradient_body(emit: Emit, rows: int, cols: int, guarded: bool, args: Sequence[Any]) -> None:
     grad, grad_stride, source, offsets, guard, vectors, out, out_stride, rows_wanted, cols_wanted = args
     builder = emit.builder
     sums = emit.variables(rows * cols)
@@ -473,7 +502,7 @@ def _gradient_body(emit: _Emit, rows: int, cols: int, guarded: bool, args: Seque
                     add(i, j, lefts[i], right_j, keep)
     totals = emit.sums([builder.load(slot) for slot in sums])
     space = cgutils.alloca_once(builder, emit.vector, size=len(totals))
-    base = builder.ptrtoint(space, _I64)
+    base = builder.ptrtoint(space, I64)
     for number, total in enumerate(totals):
         emit.store(total, emit.plus(base, number * emit.vector_bytes))
     with emit.loop(rows_wanted) as i:
@@ -506,7 +535,7 @@ def gather_rows(
     near as `columns` elements. `source` may point before its array: nothing outside of low and high is touched.
     """
 
-    def body(emit: _Emit, args: Sequence[Any]) -> None:
+    def body(emit: Emit, args: Sequence[Any]) -> None:
         out, out_stride, source, source_stride, rows, low, high, columns, step = args
         builder = emit.builder
         vectors = builder.sdiv(emit.plus(columns, emit.lanes - 1), emit.const(emit.lanes))
@@ -560,21 +589,21 @@ def gather_rows(
 
         emit.cases(step, {1: lambda: each(by_one), 2: lambda: each(by_two)}, lambda: each(by_many))
 
-    return _signature(like, 9), _void(body)
+    return addresses(like, 9), void(body)
 
 
 @intrinsic
 def fill_with(typingctx: Any, like: Any, out: Any, number: Any, count: Any) -> Any:
     """out[i] = number, an int, for i < count and, beyond, to whole vectors."""
 
-    def body(emit: _Emit, args: Sequence[Any]) -> None:
+    def body(emit: Emit, args: Sequence[Any]) -> None:
         out, number, count = args
         value = emit.splat(emit.builder.sitofp(number, emit.element), emit.vector)
         vectors = emit.builder.sdiv(emit.plus(count, emit.lanes - 1), emit.const(emit.lanes))
         with emit.loop(vectors) as position:
             emit.store(value, emit.builder.add(out, emit.times(position, emit.vector_bytes)))
 
-    return _signature(like, 3), _void(body)
+    return addresses(like, 3), void(body)
 
 
 @intrinsic
@@ -582,7 +611,7 @@ def all_finite(typingctx: Any, like: Any, source: Any, count: Any) -> Any:
     """Whether none of `count` elements is inf or NaN."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> Any:
-        emit = _Emit(builder, signature.args[0].dtype)
+        emit = Emit(builder, signature.args[0].dtype)
         _, source, count = args
         found = cgutils.alloca_once(builder, emit.bits)
         builder.store(ir.Constant(emit.bits, None), found)
@@ -618,7 +647,7 @@ def spread_rows(
     Strides in bytes; high <= columns*step. The source is readable to whole vectors; `out` may point before its array.
     """
 
-    def body(emit: _Emit, args: Sequence[Any]) -> None:
+    def body(emit: Emit, args: Sequence[Any]) -> None:
         out, out_stride, source, source_stride, phase_stride, rows, low, high, columns, step = args
         builder = emit.builder
         lanes = emit.lanes
@@ -654,7 +683,7 @@ def spread_rows(
 
         emit.cases(step, {2: two}, many)
 
-    return _signature(like, 10), _void(body)
+    return addresses(like, 10), void(body)
 
 
 @intrinsic
@@ -663,7 +692,7 @@ def transpose(
 ) -> Any:
     """out[j][i] = source[i][j] for i < rows, j < columns, and nothing else; strides in bytes. In squares of L x L."""
 
-    def body(emit: _Emit, args: Sequence[Any]) -> None:
+    def body(emit: Emit, args: Sequence[Any]) -> None:
         out, out_stride, source, source_stride, rows, columns = args
         builder, lanes = emit.builder, emit.lanes
 
@@ -680,15 +709,7 @@ def transpose(
                 row = emit.plus(i, lane)  # below the last row, that row again: readable, and not stored
                 row = builder.select(builder.icmp_signed("<", row, rows), row, emit.plus(rows, -1))
                 vectors.append(emit.load_masked(builder.add(start, builder.mul(row, source_stride)), in_columns))
-            distance = lanes // 2
-            while distance:  # swap the off-diagonal quarters of every 2*distance square
-                low = [lane if not lane & distance else lane - distance + lanes for lane in range(lanes)]
-                high = [lane + distance if not lane & distance else lane + lanes for lane in range(lanes)]
-                for one in range(lanes):
-                    if not one & distance:
-                        a, b = vectors[one], vectors[one + distance]
-                        vectors[one], vectors[one + distance] = emit.shuffle(a, b, low), emit.shuffle(a, b, high)
-                distance //= 2
+            vectors = emit.transposed(vectors)
             place = builder.add(out, builder.add(emit.times(i, emit.element_bytes), builder.mul(j, out_stride)))
             for lane in range(lanes):
                 wanted = builder.icmp_signed("<", emit.plus(j, lane), columns)
@@ -696,7 +717,7 @@ def transpose(
                 emit.store_masked(vectors[lane], place, mask)
                 place = builder.add(place, out_stride)
 
-    return _signature(like, 6), _void(body)
+    return addresses(like, 6), void(body)
 
 
 # ---- the floating-point mode: denormals
@@ -711,7 +732,7 @@ def flush_denormals(typingctx: Any) -> Any:
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> Any:
         before = _read_mode(builder)
-        _write_mode(builder, builder.or_(before, ir.Constant(_I64, _FLUSH.get(architecture(), 0))))
+        _write_mode(builder, builder.or_(before, ir.Constant(I64, _FLUSH.get(architecture(), 0))))
         return before
 
     return types.intp(), codegen
@@ -739,20 +760,20 @@ def _mxcsr(builder: ir.IRBuilder, name: str, slot: Any) -> None:
 
 def _read_mode(builder: ir.IRBuilder) -> Any:
     if architecture() == "x86":
-        slot = cgutils.alloca_once(builder, _I32)
+        slot = cgutils.alloca_once(builder, I32)
         _mxcsr(builder, "llvm.x86.sse.stmxcsr", slot)
-        return builder.zext(builder.load(slot), _I64)
+        return builder.zext(builder.load(slot), I64)
     if architecture() == "aarch64":
-        kind = ir.FunctionType(_I64, [])
+        kind = ir.FunctionType(I64, [])
         return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.get.fpcr"), [])
-    return ir.Constant(_I64, 0)
+    return ir.Constant(I64, 0)
 
 
 def _write_mode(builder: ir.IRBuilder, mode: Any) -> None:
     if architecture() == "x86":
-        slot = cgutils.alloca_once(builder, _I32)
-        builder.store(builder.trunc(mode, _I32), slot)
+        slot = cgutils.alloca_once(builder, I32)
+        builder.store(builder.trunc(mode, I32), slot)
         _mxcsr(builder, "llvm.x86.sse.ldmxcsr", slot)
     elif architecture() == "aarch64":
-        kind = ir.FunctionType(ir.VoidType(), [_I64])
+        kind = ir.FunctionType(ir.VoidType(), [I64])
         builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.set.fpcr"), [mode])
