@@ -22,6 +22,8 @@ _NAMES = {
     "padding": "padding paddings pad pads p zeropadding zeropad",
     "dilation": "dilation dilations dilate rate d atrous",
     "groups": "groups group ngroups numgroups",
+    # Course work: all steps in one dict, and what the forward kept for the backward
+    "options": "convparam convparams hparameters hparams hyperparameters options config",
 }
 _BACKWARD_NAMES = {
     **_NAMES,
@@ -30,6 +32,7 @@ _BACKWARD_NAMES = {
     "outgrad outputgrad outputgradient outputerror doutputs dvalues dldoutput",
     "x_shape": "xshape inputshape inputsize xsize shapex",
     "w_shape": "wshape weightshape weightsize kernelshape kernelsize filtershape wsize shapew",
+    "cache": "cache caches saved context ctx",
 }
 # What a name has around a letter where it means the gradient by it: grad_w, dw, dL_dw, w_grad.
 _GRADIENT_OF = re.compile(r"^(grad(ient)?s?(of|by|wrt)?|(dl|de|dloss)?d|dl|g)?(?P<of>.+?)(grad(ient)?s?)?$")
@@ -45,6 +48,22 @@ def _role(name: str, names: Mapping[str, str]) -> str | None:
     return next((role for role, aliases in names.items() if _plain(name) in aliases.split()), None)
 
 
+class Options(dict[str, Any]):
+    """The steps of a convolution in one dict, which remembers which of them were looked up."""
+
+    def __init__(self, steps: Mapping[str, Any], looked_up: set[str]) -> None:
+        super().__init__({name: steps[step] for step in STEPS for name in (*_NAMES[step].split(), step)})
+        self._looked_up = looked_up
+
+    def __getitem__(self, name: str) -> Any:
+        self._looked_up.add(_role(name, _NAMES) or name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self._looked_up.add(_role(name, _NAMES) or name)
+        return super().get(name, default)
+
+
 class Call:
     """A learner's function, called by roles ("x", "w", "stride", ...) whatever its parameters are called."""
 
@@ -55,6 +74,7 @@ class Call:
         self.known = _NAMES if what == "forward" else _BACKWARD_NAMES
         self.roles: dict[str, str] = {}  # parameter -> role
         self.left_alone: list[str] = []  # optional parameters that keep their defaults
+        self.looked_up: set[str] = set()  # what it took from a dict of options, or has from a cache
         order = ["x", "w", "b"] if what == "forward" else ["grad_output", "x", "w", "b"]
         try:
             parameters = list(inspect.signature(function).parameters.values())
@@ -106,7 +126,7 @@ class Call:
                 )
 
     def takes(self, role: str) -> bool:
-        return role in self.roles.values() or role in self.loose
+        return role in self.roles.values() or role in self.loose or role in self.looked_up
 
     def requires(self, role: str) -> bool:
         return any(
@@ -115,6 +135,7 @@ class Call:
         )
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
+        values = {**values, "options": Options({step: values[step] for step in STEPS}, self.looked_up)}
         positional: list[Any] = [values[role] for role in self.loose]
         keywords: dict[str, Any] = {}
         gap = False

@@ -21,6 +21,8 @@ _SHAPES = {
     ("batched", 2): "(N, C, H, W)",
     ("unbatched", 2): "(C, H, W)",
     ("plain", 2): "(H, W)",
+    ("channels_last", 1): "(N, L, C), the weight (S, C, K)",
+    ("channels_last", 2): "(N, H, W, C), the weight (R, S, C, K)",
 }
 _ARRAYS = ("x", "w", "b", "grad_output")
 
@@ -31,7 +33,7 @@ class _Style:
 
     axes: int
     layout: str
-    bias: str | None  # None, "shared", "untied"
+    bias: str | None  # as a Trial's
     bias_array: bool = False  # a single bias as an array of one, not as a number
     no_padding: Any = 0
 
@@ -95,12 +97,15 @@ def check_conv(
         Parameters are told by their usual names (``x``, ``input``, ``signal``; ``w``, ``kernel``; ``b``, ``bias``;
         ``pad``; ...), else by position. What it has no parameter for is not tested. The arrays are float64, of the
         shapes that :func:`fastconv.conv1d` and :func:`fastconv.conv2d` take, or without the batch axis, or plain
-        (L,), (K,) with a number as bias: which of these is found out. None checks the backward function alone.
+        (L,), (K,) with a number as bias, or channels last with a weight (R, S, C_in, C_out): which of these is found
+        out. As in much course work, the steps may come in one dict (``conv_param["stride"]``, ``hparameters["pad"]``),
+        and a cache may be returned beside the output. None checks the backward function alone.
     backward : function of the gradient of the output, the input and the weight, in any order, default None
-        And of stride, ... as above. Returns any of the gradients of input, weight and bias: as a tuple (told by order
-        and shape), as an array, or as a dict or named tuple ("grad_x", "dw", ...).
+        And of stride, ... as above; or of the gradient of the output and the ``cache``. Returns any of the gradients of
+        input, weight and bias: as a tuple (told by order and shape), as an array, or as a dict or named tuple
+        ("grad_x", "dw", ...).
     dims : 1 or 2, default None: found out
-    layout : "batched", "unbatched" or "plain", default None: found out
+    layout : "batched", "unbatched", "plain" or "channels_last", default None: found out
     names : dict of parameter names and what they are, e.g. ``{"sig": "x", "upstream": "grad_output"}``, default None
     returns : the gradients that backward returns, in order, e.g. ``("grad_weight", "grad_bias")``, default None:
         found out
@@ -175,7 +180,16 @@ class _Check:
         bias = kind if any(call.takes("b") for call in calls.values()) or untied_bias else None
         # Without a parameter for it the forward has no bias; a gradient of it there may be all the same.
         self.bias = {"forward": bias if forward is not None and forward.takes("b") else None, "backward": bias}
+        if "backward" in calls and calls["backward"].takes("cache"):
+            if forward is None:
+                raise ValueError("backward takes what forward keeps in its cache: give the forward too")
+            # It has all that the forward has, steps that this looks up later included.
+            forward.looked_up.update(forward.roles.values())
+            calls["backward"].looked_up = forward.looked_up
+            self.bias["backward"] = self.bias["forward"]
         self.style, self.fits = self._find_style(dims, layout)
+        if self.style.bias == "kept":
+            self.bias = {what: "kept" if bias == "shared" else bias for what, bias in self.bias.items()}
 
     def report(self) -> Report:
         terms = {term: _Term() for term in (*TERMS[:1], "backward", *TERMS[1:])}
@@ -198,11 +212,13 @@ class _Check:
         name = getattr(call.function, "__name__", "").lower()
         if dims is None:
             dims = 1 if "1d" in name else 2 if "2d" in name else None
+        shared = self.bias[what] == "shared"
         styles = [
-            _Style(axes, each, self.bias[what], bias_array)
+            _Style(axes, each, bias, bias_array)
             for each in (LAYOUTS if layout is None else (layout,))
             for axes in ((1, 2) if dims is None else (dims,))
-            for bias_array in ((False, True) if each == "plain" and self.bias[what] == "shared" else (False,))
+            for bias in ((self.bias[what], "kept") if shared and each == "channels_last" else (self.bias[what],))
+            for bias_array in ((False, True) if each == "plain" and shared else (False,))
         ]
         styles = [
             replace(style, no_padding=none)
@@ -214,9 +230,9 @@ class _Check:
 
     def _fit(self, style: _Style, what: str, call: Call) -> float:
         """How well the function's results on simple cases fit `style`: 0 where it raises, 4 where they are right."""
-        rich = {"batched": {"n": 2, "c": 3, "k": 4}, "unbatched": {"c": 3, "k": 4}, "plain": {}}[style.layout]
+        rich = {"unbatched": {"c": 3, "k": 4}, "plain": {}}.get(style.layout, {"n": 2, "c": 3, "k": 4})
         probes = [style.trial(5, 3), style.trial(7, 3, **rich), style.trial(5, 2, **({"k": 4} if rich else {}))]
-        return sum(self._closeness(_call(call, style, trial), what) for trial in probes) / len(probes)
+        return sum(self._closeness(self._call(call, style, trial), what) for trial in probes) / len(probes)
 
     def _closeness(self, outcome: _Outcome, what: str) -> float:
         if outcome.error is not None:
@@ -242,7 +258,7 @@ class _Check:
         outcomes = []
         whole = terms[what]
         for trial in cases:
-            first, again = (_call(call, style, trial) for _ in range(2))
+            first, again = (self._call(call, style, trial) for _ in range(2))
             self._complain_of_call(first, whole)
             if self._complain_of_state(first, again, whole):
                 break  # what was kept of this call spoils all others
@@ -255,6 +271,19 @@ class _Check:
         else:
             self._take_gradients(outcomes, terms)
 
+    def _call(self, call: Call, style: _Style, trial: Trial) -> _Outcome:
+        values = style.values(trial)
+        if call.takes("cache"):
+            made = _call(self.calls["forward"], values, trial)
+            values["cache"] = _cache(made.original)
+            if values["cache"] is None:
+                text = made.error or "It returned no (out, cache), and backward takes a cache."
+                return _Outcome(trial, error=f"In the forward: {text}", error_type=made.error_type or "TypeError")
+        outcome = _call(call, values, trial)
+        if call.what == "forward" and _cache(outcome.original) is not None:
+            outcome.original, outcome.returned = outcome.original[0], outcome.returned[0]
+        return outcome
+
     def _cannot(self, what: str, call: Call, style: _Style) -> set[str]:
         """What the function has no parameter for, or raises for: see `needs`."""
         missing = [step for step in STEPS if not call.takes(step)]
@@ -264,7 +293,7 @@ class _Check:
             self.notes.append(f"{', '.join(call.left_alone)} ({what}'s own default is left alone)")
         cannot = {f"{step}{how}" for step in missing for how in ("", " by axis", " 'same'")}
         probe = style.trial(4, 1)
-        if _call(call, style, probe).error is not None:
+        if self._call(call, style, probe).error is not None:
             return cannot
         for step in (step for step in STEPS[:3] if step not in missing):
             neutral = 0 if step == "padding" else 1
@@ -274,7 +303,7 @@ class _Check:
             if step == "padding" and style.no_padding == "valid":
                 ways |= {"padding": 1}
             for way, value in ways.items():
-                error = _call(call, style, replace(probe, **{step: value})).error
+                error = self._call(call, style, replace(probe, **{step: value})).error
                 if error is not None:
                     cannot.add(way)
                     self.notes.append(f"{way} ({what} does not take it)")
@@ -407,8 +436,14 @@ class _Check:
 # ---- values
 
 
-def _call(call: Call, style: _Style, trial: Trial) -> _Outcome:
-    values = style.values(trial)
+def _cache(returned: Any) -> Any:
+    """What a forward returned beside its output for the backward; None where there is none."""
+    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], np.ndarray):
+        return returned[1] if isinstance(returned[1], (tuple, list, dict)) else None
+    return None
+
+
+def _call(call: Call, values: Mapping[str, Any], trial: Trial) -> _Outcome:
     before = {role: np.copy(values[role]) for role in _ARRAYS if isinstance(values[role], np.ndarray)}
     outcome = _Outcome(trial)
     try:

@@ -18,8 +18,9 @@ from ..backends import reference
 from ..geometry import Geometry, Pads, conv_geometry
 
 TERMS = ("forward", "grad_input", "grad_weight", "grad_bias")
-# Which axes an array has, richest first: (N, C, L); (C, L); (L,)
-LAYOUTS = ("batched", "unbatched", "plain")
+# Which axes an array has, richest first: (N, C, L); (C, L); (L,). And (N, L, C), the weight (S, C, K).
+LAYOUTS = ("batched", "unbatched", "plain", "channels_last")
+_WITH_BATCH = ("batched", "channels_last")
 STEPS = ("stride", "padding", "dilation", "groups")
 
 
@@ -74,7 +75,10 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Trial:
-    """One case. Sizes as in the library's formulas; `bias` is None, "shared" or "untied"."""
+    """One case. Sizes as in the library's formulas; `bias` is None, "shared", "untied" or "kept".
+
+    A kept bias is a shared one with as many axes as the output, all but the last of length one.
+    """
 
     layout: str
     size: tuple[int, ...]
@@ -99,7 +103,7 @@ class Trial:
         steps = (self.stride, self.padding, self.dilation, self.groups)
         g, pads = conv_geometry(self.axes, x_shape, w_shape, *steps)
         rng = np.random.default_rng([*x_shape, *w_shape, g.P, g.Q])
-        bias = {None: None, "shared": (self.k,), "untied": (self.k, g.P, g.Q)}[self.bias]
+        bias = {None: None, "untied": (self.k, g.P, g.Q)}.get(self.bias, (self.k,))
         shapes = [g.x_shape, g.w_shape, bias, g.y_shape]
         x, w, b, y = (None if shape is None else self._numbers(rng, shape) for shape in shapes)
         assert x is not None and w is not None and y is not None
@@ -118,16 +122,23 @@ class Trial:
 
     def shown(self, term: str, array: np.ndarray) -> np.ndarray:
         """`array`, a result of `term`, in the learner's shape. ValueError where an axis to be left out is longer."""
+        if self.bias == "kept" and term == "grad_bias":
+            return array.reshape((1,) * (self.axes + 1) + array.shape)
         if term == "grad_bias" and array.ndim < 3:
             return array.reshape(()) if self.layout == "plain" and array.size == 1 else array
         if array.ndim == 3:  # the gradient of an untied bias
             away = [1] * (self.axes == 1) + [0] * (self.layout == "plain")
         else:
-            leading = {"batched": [], "unbatched": [0], "plain": [0, 1]}[self.layout]
+            leading = {"unbatched": [0], "plain": [0, 1]}.get(self.layout, [])
             if term == "grad_weight":
                 leading = [0, 1] if self.layout == "plain" else []
             away = [2] * (self.axes == 1) + leading
-        return np.squeeze(array, axis=tuple(away))
+        array = np.squeeze(array, axis=tuple(away))
+        if self.layout != "channels_last":
+            return array
+        if term == "grad_weight":
+            return np.moveaxis(array, (0, 1), (-1, -2))
+        return np.moveaxis(array, 0 if array.ndim == self.axes + 1 else 1, -1)  # an untied bias has no batch
 
     def values(self) -> dict[str, Any]:
         """What the learner's function may be given, by role; new arrays each time."""
@@ -208,11 +219,11 @@ def _trials(axes: int, layout: str, bias: str | None) -> Iterator[Trial]:
         yield trial(6, 3, c=3)
         yield trial(6, 3, c=3, k=3)
         yield trial(6, 2, c=2, k=3)
-    if layout == "batched":
+    if layout in _WITH_BATCH:
         yield trial(5, 3, n=3)
         yield trial(6, 3, n=2, c=3, k=4)
     channels: dict[str, Any] = {} if layout == "plain" else {"c": 2, "k": 3}
-    if layout == "batched":
+    if layout in _WITH_BATCH:
         channels["n"] = 2
     if axes == 2:
         yield trial((4, 6), 3)
