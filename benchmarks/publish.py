@@ -29,6 +29,8 @@ def section(run: report.Document, more: dict[str, Any] | None) -> str:
     )  # fmt: skip
     disturbed = sum(timing.get("disturbed", False) for entry in run["results"] for timing in entry["timings"].values())
     timed = sum(timing["status"] == "ok" for entry in run["results"] for timing in entry["timings"].values())
+    stopped = run["settings"].get("interrupted")
+    busy += f" **Stopped early**, {stopped}: rows without a time were not reached." if stopped else ""
     parts = [
         f"fastconv {run['fastconv']}, {run['date'][:10]}. {machine['cpu']}, {machine['cpus']} CPUs, "
         f"{machine['system']}, {machine['isa']}; Python {machine['python']}, NumPy {machine['numpy']}, "

@@ -27,6 +27,9 @@ __all__ = ["OPERATIONS", "Arrays", "Row", "exact", "families", "relative_error",
 _KEYS = {"family", "why", "n", "c_in", "size", "c_out", "k", "stride", "padding", "dilation", "groups"}
 _NEEDED = {"family", "why", "n", "c_in", "size", "c_out", "k"}
 
+# Cache lines by which shifted data are apart: no divisor of a page, so that they fall into other sets of a cache.
+_LINES = 13
+
 # Taps from which a convolution of single rows is faster in float64 by FFT than tap by tap.
 _FFT_TAPS = 64
 
@@ -105,10 +108,16 @@ class Row:
         total = sum(sizes.values())
         return 4 * (total - sizes[operation]), 4 * sizes[operation]
 
-    def arrays(self) -> Arrays:
-        """The row's data: the same on every machine, of magnitudes from 0.1 to 1, so never zero or denormal."""
+    def arrays(self, shifted: int = 0) -> Arrays:
+        """The row's data: the same on every machine, of magnitudes from 0.1 to 1, so never zero or denormal.
+
+        With `shifted`, the same numbers elsewhere: each array a different number of cache lines into its memory.
+        """
         rng = np.random.default_rng(zlib.crc32(self.name.encode()))
-        return Arrays(*(_numbers(rng, shape) for shape in (self.x_shape, self.w_shape, self.y_shape)))
+        data = Arrays(*(_numbers(rng, shape) for shape in (self.x_shape, self.w_shape, self.y_shape)))
+        if not shifted:
+            return data
+        return Arrays(*(_moved(array, _LINES * shifted * (2 * i + 1)) for i, array in enumerate(data)))
 
     def small(self) -> Row:
         """The same kind of layer with fewer images, channels and positions: cheap enough for the slowest backend."""
@@ -138,6 +147,14 @@ class Row:
 def _numbers(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     values = rng.uniform(0.1, 1.0, shape).astype(np.float32)
     return np.where(rng.integers(0, 2, shape, dtype=np.int8), values, -values)
+
+
+def _moved(array: np.ndarray, lines: int) -> np.ndarray:
+    """A copy that starts `lines` cache lines after where an array of its own would."""
+    first = lines * 64 // array.itemsize
+    copy = np.empty(first + array.size, array.dtype)[first:].reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 # ---- the suite

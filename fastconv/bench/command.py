@@ -153,44 +153,64 @@ def _bench(options: Options) -> None:
     for table in report.all_tables(document):
         _print(table)
     print(f"took {document['seconds']:.0f} s, {document['cpu_seconds']:.0f} s of CPU time")
+    interrupted = document["settings"].get("interrupted")
+    if interrupted and not options.show:
+        raise KeyboardInterrupt(f"{interrupted}: what was measured until then is above" + _kept(options))
     wrong = report.wrong_results(document)
     if wrong:
         raise RuntimeError(f"wrong results in {len(wrong)} match(es): {'; '.join(wrong)}")
 
 
+def _kept(options: Options) -> str:
+    files = [file for file in (options.json, options.markdown, options.plot, options.html) if file]
+    return f" and in {', '.join(files)}" if files else ""
+
+
 def measure(options: Options) -> dict[str, Any]:
-    """Carry out the run that the options ask for, with its live table, and return its document."""
+    """Carry out the run that the options ask for, with its live table, and return its document.
+
+    Ctrl-C ends it early: the document then holds what there is, and its settings say so under ``interrupted``.
+    KeyboardInterrupt where there is nothing yet.
+    """
     from . import limits, report
     from .cases import select
-    from .runner import tournament
+    from .runner import PASSES, tournament
 
     chosen = select(options.rows, options.family)
     operations = _operations(options.operations)
     contenders = _contenders(options)
     started, cpu_started = time.perf_counter(), time.process_time()
     bounds = {count: limits.measure(count) for count in options.threads} if limits.unavailable() is None else {}
-    results = []
-    matches = len(chosen) * len(operations) * len(options.threads)
-    backend = contenders[0].name
-    with _live(matches, backend) as show:
-        for match in tournament(chosen, operations, contenders, threads=options.threads, seconds=options.seconds):
-            entry = report.result(match, bounds.get(match.threads))
-            results.append(entry)
-            show(entry)
-    settings = {
+    results: dict[tuple[str, str, int], dict[str, Any]] = {}
+    sittings = len(chosen) * len(operations) * len(options.threads) * PASSES
+    played = 0
+    with _live(sittings, contenders[0].name) as show:
+        try:
+            for match in tournament(chosen, operations, contenders, threads=options.threads, seconds=options.seconds):
+                entry = report.result(match, bounds.get(match.threads))
+                results[match.row.name, match.operation, match.threads] = entry
+                played += 1
+                show(entry)
+        except KeyboardInterrupt:
+            if not results:
+                raise
+    settings: dict[str, Any] = {
         "seconds": options.seconds,
+        "passes": PASSES,
         "threads": options.threads,
         "operations": operations,
         "rows": [row.name for row in chosen],
         "contenders": [contender.name for contender in contenders],
     }
+    if played < sittings:
+        settings["interrupted"] = f"after {played} of {sittings} sittings"
     took, cpu_took = time.perf_counter() - started, time.process_time() - cpu_started
-    return report.document(results, list(bounds.values()), settings, took, cpu_took)
+    return report.document(list(results.values()), list(bounds.values()), settings, took, cpu_took)
 
 
 @contextlib.contextmanager
-def _live(matches: int, backend: str) -> Iterator[Any]:
-    """A function that shows one more result: in a live table on a terminal, else as a line."""
+def _live(sittings: int, backend: str) -> Iterator[Any]:
+    """A function that shows what a match stands at after one more sitting: in a live table on a terminal, or a line."""
     from . import report
 
     if not sys.stdout.isatty():
@@ -201,7 +221,7 @@ def _live(matches: int, backend: str) -> Iterator[Any]:
             done += 1
             cells = dict(zip(report.RESULT_COLUMNS, report.result_line(entry, backend)))
             print(  # best times, and the ratio of the medians
-                f"[{done}/{matches}] {cells['row']} {cells['operation']} x{cells['threads']}: {backend} "
+                f"[{done}/{sittings}] {cells['row']} {cells['operation']} x{cells['threads']}: {backend} "
                 f"{cells['time']}, torch {cells['torch'] or '-'}, ratio {cells['vs torch']}, best peer "
                 f"{cells['best peer']}",
                 flush=True,
@@ -227,14 +247,14 @@ def _live(matches: int, backend: str) -> Iterator[Any]:
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     )
-    task = progress.add_task(backend, total=matches)
-    lines: list[tuple[str, ...]] = []
+    task = progress.add_task(backend, total=sittings)
+    lines: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def render() -> Group:
         table = Table(box=None, header_style="bold")
         for column in columns:
             table.add_column(column, justify="left" if column in ("row", "operation") else "right", no_wrap=True)
-        for cells in lines[-max(5, console.height - 4) :]:
+        for cells in list(lines.values())[-max(5, console.height - 4) :]:
             table.add_row(*cells)
         return Group(table, progress)
 
@@ -247,7 +267,9 @@ def _live(matches: int, backend: str) -> Iterator[Any]:
                 if cells[column] != "-":
                     style = "green" if float(cells[column]) >= 1 else "red"
                     shown[columns.index(column)] = f"[{style}]{cells[column]}[/]"
-            lines.append(tuple(shown))
+            match = cells["row"], cells["operation"], cells["threads"]
+            lines.pop(match, None)  # the latest stand last
+            lines[match] = tuple(shown)
             progress.advance(task)
             live.update(render())
 

@@ -90,6 +90,9 @@ def _torch(row: Row, operation: str, data: Arrays, threads: int, *, channels_las
     return Prepared(run, lambda result: result.contiguous().numpy().reshape(shape))
 
 
+_fastest: dict[tuple[Row, str, int], int] = {}  # of the ways to do overlap-save, as found once
+
+
 def _torch_fft(row: Row, operation: str, data: Arrays, threads: int) -> Prepared:
     """Overlap-save: blocks of the input overlap by the kernel's length, so that nothing wraps around where it counts
     (Oppenheim and Schafer, Discrete-Time Signal Processing, section 8.7). Blocks of two to sixteen kernels, products
@@ -103,11 +106,14 @@ def _torch_fft(row: Row, operation: str, data: Arrays, threads: int) -> Prepared
         for points in sorted(sizes)
         for by_element in (False, True)
     ]
-    times = []
-    for way in ways:
-        way()
-        times.append(min(timeit.repeat(way, number=1, repeat=3)))
-    return Prepared(ways[times.index(min(times))], lambda result: result.numpy())
+    key = row, operation, threads
+    if key not in _fastest:
+        times = []
+        for way in ways:
+            way()
+            times.append(min(timeit.repeat(way, number=1, repeat=3)))
+        _fastest[key] = times.index(min(times))
+    return Prepared(ways[_fastest[key]], lambda result: result.numpy())
 
 
 def _overlap_save(row: Row, operation: str, data: Arrays, points: int, by_element: bool) -> Any:

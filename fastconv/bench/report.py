@@ -86,7 +86,7 @@ def _timing(timing: Timing, match: Match, limit: float) -> dict[str, Any]:
         "gflops": g.flops / timing.best / 1e9,
         "gbytes": sum(match.row.bytes_moved(match.operation)) / timing.best / 1e9,
         "fraction_of_limit": _number(limit / timing.best),
-        "rounds": timing.rounds,
+        "rounds": sum(map(math.isfinite, timing.turns)),
         "calls": timing.calls,
         "thrown_out": timing.thrown_out,
         "disturbed": timing.disturbed,

@@ -8,7 +8,11 @@ samples of half a millisecond, or of one call where a call takes longer. CPU tim
 during which the machine was taken away (CPU time below what its threads should have had) is thrown out, and a turn
 without any good one is repeated. Where a busy machine leaves none at all, one-threaded calls are given the CPU time
 that they had, and the timing is marked as disturbed. Calls of seconds that are far behind the fastest are the one
-exception to the bursts: a single one is timed, as no thread spins that long and nothing more is to be learnt.
+exception to the bursts: they are timed one by one, as no thread spins that long and nothing more is to be learnt.
+
+A tournament walks through all its matches several times and plays a share of each one's rounds every time, on data at
+other addresses. Where arrays happen to lie, and what else a shared machine is busy with for some minutes, changes a
+ratio by more than the rounds of a single sitting show.
 
 A ratio is the median over the rounds of one contender's turn over the other's: the two are next to each other in time,
 so that a spell in which a shared CPU is nearly twice as fast, or slow, hits both or is one round among twenty. Best
@@ -33,16 +37,19 @@ from .contenders import Contender, Prepared, Unsupported
 
 LEAST_CALLS = 4
 MOST_ROUNDS = 20
+PASSES = 4  # walks through a tournament
 # Seconds of a sample: long beside the 0.3 microseconds of reading two clocks, short beside a scheduler's time slice.
 _SAMPLE = 5e-4
 # Rounds in common from which a median of their ratios says more than the ratio of two medians.
 _LEAST_PAIRS = 3
 # A call beyond this has no other before it that is not counted.
 _LONG_CALL = 0.05
-# A call beyond this, and beyond so many times the fastest contender's, is timed once.
-_HOPELESS_CALL, _HOPELESS_RATIO = 2.0, 20
-# A burst beyond this is one round only, and is not repeated.
-_LONG_BURST = 2.0
+# A call beyond this, and beyond so many times the fastest contender's, is timed by itself; beyond the last, once.
+_HOPELESS_CALL, _HOPELESS_RATIO, _ONCE = 2.0, 20, 8.0
+# Rounds that there are at least, by the seconds of a burst.
+_LEAST_ROUNDS = ((8.0, 1), (0.5, 4), (0.1, 8), (0.0, 12))
+# Bursts that a disturbed turn is given, and the seconds of one beyond which it is not repeated.
+_ATTEMPTS, _LONG_BURST = 3, 0.5
 # Process CPU time over wall time below which the machine was busy with something else, as a fraction of what the
 # contender's best sample had. The clock of CPU time has steps of its own, so very short samples tell nothing.
 _TAKEN_AWAY = 0.95
@@ -83,11 +90,30 @@ class Timing:
     status: str = "ok"  # "ok", "unsupported", "wrong" or "failed"
     reason: str = ""
     error: float = math.nan  # largest deviation from float64, as a fraction of the largest value
-    samples: list[Sample] = field(default_factory=list)
-    turns: list[float] = field(default_factory=list)  # each round's median, seconds; NaN where all was thrown out
-    rounds: int = 0
-    thrown_out: int = 0
-    disturbed: bool = False  # no undisturbed sample could be had, so some others stayed in
+    clean: list[Sample] = field(default_factory=list)  # samples that were not disturbed
+    spare: list[Sample] = field(default_factory=list)  # disturbed ones, of the turns that had no others
+    rounds: list[float] = field(default_factory=list)  # each one's median of clean samples, seconds; NaN without any
+    discarded: int = 0  # samples that were disturbed
+
+    @property
+    def disturbed(self) -> bool:
+        """No undisturbed sample could be had, so the others have to do."""
+        return not self.clean and bool(self.spare)
+
+    @property
+    def samples(self) -> list[Sample]:
+        """What the times are taken from."""
+        return self.spare if self.disturbed else self.clean
+
+    @property
+    def thrown_out(self) -> int:
+        """Samples that the times do not count."""
+        return self.discarded - (len(self.spare) if self.disturbed else 0)
+
+    @property
+    def turns(self) -> list[float]:
+        """Each round's median in seconds; NaN where it had no turn, or none of which anything was kept."""
+        return [_middle(self.spare)] if self.disturbed else self.rounds
 
     @property
     def best(self) -> float:
@@ -170,24 +196,50 @@ def undisturbed(samples: Sequence[Sample], threads: int, best_ratio: float) -> l
     return kept
 
 
-@dataclass
+@dataclass(eq=False)
 class _Player:
-    """A contender in a match: what it prepared, and how many calls make its burst."""
+    """A contender in a match: its plan, and what it prepared for this sitting."""
 
     contender: Contender
-    prepared: Prepared
     timing: Timing
-    calls: int = LEAST_CALLS
+    prepared: Prepared | None = None
+    calls: int = 0  # of a burst; 0: not planned
     size: int = 1  # calls a sample
-    rounds: int = MOST_ROUNDS
-    call_seconds: float = 0.0
+    rounds: int = MOST_ROUNDS  # in all sittings
+    warm: bool = True  # a turn starts with a call that is not counted
     best_ratio: float = 0.0
     picky: bool = True  # throws disturbed samples out
-    first: Sample | None = None  # the call that the plan was made from
-    spare: list[Sample] = field(default_factory=list)  # disturbed ones of turns that had no others
 
-    def plan(self, seconds: float, threads: int, clock: Clock) -> None:
-        """Chooses calls a burst and rounds, so that all rounds together take about `seconds` or the least there is."""
+    def prepare(self, match: Match, data: Arrays, answer: np.ndarray | None) -> None:
+        """Makes it ready to be timed; its result is compared with `answer`. Where it is not, the timing says why."""
+        timing = self.timing
+        try:
+            self.contender.activate(match.threads)
+            prepared = self.contender.prepare(match.row, match.operation, data, match.threads)
+            if answer is None:
+                self.prepared = prepared
+                return
+            result = prepared.result(prepared.run())
+        except Unsupported as reason:
+            timing.status, timing.reason = "unsupported", str(reason)
+            return
+        except Exception as error:  # whatever somebody else's library raises: the others still compete
+            timing.status, timing.reason = "failed", " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            return
+        timing.error = relative_error(result, answer)
+        allowed = tolerance(match.row, match.operation)
+        if timing.error <= allowed:
+            self.prepared = prepared
+            return
+        timing.status = "wrong"
+        timing.reason = f"its result is off by {timing.error:.1e} of the largest value, {allowed:.1e} is allowed"
+
+    def plan(self, seconds: float, threads: int, clock: Clock) -> float:
+        """Chooses calls a burst and rounds, so that all rounds together take about `seconds` or the least there is.
+
+        Returns the seconds of a call.
+        """
+        assert self.prepared is not None
         calls = 1
         while True:
             (sample,) = _burst(self.prepared.run, calls, calls, clock)
@@ -195,75 +247,100 @@ class _Player:
             if took * calls > _SAMPLE or calls > 1 / _SAMPLE:
                 break
             calls *= 5  # short calls are not known from one
-        self.first, self.call_seconds = sample, took
         self.calls = max(LEAST_CALLS, round(seconds / MOST_ROUNDS / took))
         self.size = max(1, round(_SAMPLE / took))
+        self.warm = took < _LONG_CALL
         burst = self.calls * took
-        least = 1 if burst > _LONG_BURST else 3 if burst > _LONG_BURST / 4 else 5 if burst > _LONG_BURST / 20 else 10
+        least = next(rounds for beyond, rounds in _LEAST_ROUNDS if burst > beyond)
         self.rounds = max(least, min(MOST_ROUNDS, round(seconds / burst)))
+        return took
+
+    def shorten(self, call: float) -> None:
+        """One call a turn, and one turn where that takes long: it is too far behind for more to be learnt."""
+        self.calls, self.warm = 1, False
+        self.rounds = 1 if call > _ONCE else PASSES
 
     def turn(self, threads: int, clock: Clock) -> None:
         """One round: a burst, repeated once or twice where the machine was taken away during all of it."""
+        assert self.prepared is not None
         self.contender.activate(threads)
         run = self.prepared.run
-        if self.call_seconds < _LONG_CALL:
+        if self.warm:
             run()
-        burst = self.calls * self.call_seconds
-        attempts = 1 if burst > _LONG_BURST else 2 if burst > _LONG_BURST / 4 else 3
-        for attempt in range(attempts):
+        spare: list[Sample] = []
+        for _ in range(_ATTEMPTS):
             samples = _burst(run, self.calls, self.size, clock)
             self.best_ratio = max(self.best_ratio, *(s.cpu / s.wall if s.wall else 0.0 for s in samples))
             kept = undisturbed(samples, threads, self.best_ratio) if self.picky else samples
-            self.timing.thrown_out += len(samples) - len(kept)
+            self.timing.discarded += len(samples) - len(kept)
             if kept:
                 break
-            if attempt == attempts - 1:
-                self.spare += samples
-        self.timing.samples += kept
-        self.timing.turns.append(_middle(kept))
-        self.timing.rounds += 1
-
-    def give_up(self, threads: int) -> None:
-        """The call that the plan was made from has to do."""
-        assert self.first is not None
-        self.rounds, self.timing.rounds = 0, 1
-        self.timing.samples = undisturbed([self.first], threads, 1.0) if self.picky else [self.first]
-        self.timing.turns = [_middle(self.timing.samples)]
-        if not self.timing.samples:
-            self.spare, self.timing.thrown_out = [self.first], 1
-
-    def finish(self, threads: int) -> None:
-        """Takes disturbed samples where there are no others."""
-        if not self.timing.samples:
-            self.timing.disturbed = True
-            self.timing.thrown_out -= len(self.spare)
-            self.timing.samples = [s._replace(wall=s.cpu) if threads == 1 else s for s in self.spare]
-            self.timing.turns = [_middle(self.timing.samples)]
+            spare = samples
+            if sum(sample.wall * sample.calls for sample in samples) > _LONG_BURST:
+                break
+        if not kept:
+            self.timing.spare += [s._replace(wall=s.cpu) if threads == 1 else s for s in spare]
+        self.timing.clean += kept
+        self.timing.rounds.append(_middle(kept))
 
 
 # ---- a match
 
 
-def _prepare(contender: Contender, match: Match, data: Arrays, answer: np.ndarray) -> _Player | None:
-    """The contender ready to be timed after its result was checked; None, with the reason noted, where it is not."""
-    timing = match.timings[contender.name] = Timing()
-    try:
-        contender.activate(match.threads)
-        prepared = contender.prepare(match.row, match.operation, data, match.threads)
-        result = prepared.result(prepared.run())
-    except Unsupported as reason:
-        timing.status, timing.reason = "unsupported", str(reason)
-        return None
-    except Exception as error:  # whatever somebody else's library raises: the others still compete
-        timing.status, timing.reason = "failed", " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        return None
-    timing.error = relative_error(result, answer)
-    allowed = tolerance(match.row, match.operation)
-    if not timing.error <= allowed:
-        timing.status = "wrong"
-        timing.reason = f"its result is off by {timing.error:.1e} of the largest value, {allowed:.1e} is allowed"
-        return None
-    return _Player(contender, prepared, timing)
+class _Sittings:
+    """A match that is played in several sittings, each on data of its own."""
+
+    def __init__(
+        self, match: Match, contenders: Sequence[Contender], seconds: float, picky: bool, clock: Clock, sittings: int
+    ) -> None:
+        self.match, self.seconds, self.clock, self.sittings = match, seconds, clock, sittings
+        self.players = [_Player(contender, Timing(), picky=picky) for contender in contenders]
+        match.timings.update((player.contender.name, player.timing) for player in self.players)
+        self.done = 0
+
+    def play(self, data: Arrays) -> Match:
+        """The next sitting."""
+        match, threads, clock = self.match, self.match.threads, self.clock
+        answer = exact(match.row, match.operation, data) if self.done == 0 else None
+        playing = [player for player in self.players if player.timing.status == "ok" and self._share(player)]
+        for player in playing:
+            player.prepare(match, data, answer)
+        del answer
+        playing = [player for player in playing if player.prepared]
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            if self.done == 0:
+                self._plan(playing)
+            left = {player: self._share(player) for player in playing}
+            for number in range(max(left.values(), default=0)):
+                turns = [player for player in playing if number < left[player]]
+                for i in range(len(turns)):
+                    turns[(number + i) % len(turns)].turn(threads, clock)
+                for player in self.players:  # so that the rounds of all stand side by side
+                    if player not in turns:
+                        player.timing.rounds.append(math.nan)
+        finally:
+            if collecting:
+                gc.enable()
+            for player in playing:
+                player.prepared = None  # memory: others play before the next sitting
+        self.done += 1
+        return match
+
+    def _plan(self, playing: Sequence[_Player]) -> None:
+        calls = []
+        for player in playing:
+            player.contender.activate(self.match.threads)
+            calls.append(player.plan(self.seconds, self.match.threads, self.clock))
+        for player, call in zip(playing, calls):
+            if call > max(_HOPELESS_CALL, _HOPELESS_RATIO * min(calls)):
+                player.shorten(call)
+
+    def _share(self, player: _Player) -> int:
+        """How many of a player's rounds belong to this sitting: the first ones have what does not divide."""
+        rounds, sittings = player.rounds, self.sittings
+        return rounds // sittings + (self.done < rounds % sittings)
 
 
 def play(
@@ -284,33 +361,8 @@ def play(
 
     A contender that cannot, fails or gives a wrong result has no times, and its `status` and `reason` say so.
     """
-    clock = clock or RealClock()
-    data = data or row.arrays()
     match = Match(row, operation, threads)
-    answer = exact(row, operation, data)
-    ready = [player for contender in contenders if (player := _prepare(contender, match, data, answer))]
-    del answer
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        for player in ready:
-            player.picky = picky
-            player.contender.activate(threads)
-            player.plan(seconds, threads, clock)
-        fastest = min((player.call_seconds for player in ready), default=0.0)
-        for player in ready:
-            if player.call_seconds > max(_HOPELESS_CALL, _HOPELESS_RATIO * fastest):
-                player.give_up(threads)
-        for number in range(MOST_ROUNDS):
-            turns = [player for player in ready if number < player.rounds]
-            for i in range(len(turns)):
-                turns[(number + i) % len(turns)].turn(threads, clock)
-        for player in ready:
-            player.finish(threads)
-    finally:
-        if collecting:
-            gc.enable()
-    return match
+    return _Sittings(match, contenders, seconds, picky, clock or RealClock(), 1).play(data or row.arrays())
 
 
 def tournament(
@@ -320,14 +372,21 @@ def tournament(
     *,
     threads: Sequence[int] = (1,),
     seconds: float = 0.5,
+    passes: int = PASSES,
 ) -> Iterator[Match]:
-    """Every match of the given rows, operations and numbers of threads, one after the other."""
+    """Every match of the given rows, operations and numbers of threads, one after the other, and that `passes` times.
+
+    A match is handed out after each of its sittings, the same object again with more rounds in it.
+    """
     for count in threads:
+        matches = [(row, [_Sittings(Match(row, operation, count), contenders, seconds, True, RealClock(), passes)
+                          for operation in operations]) for row in rows]  # fmt: skip
         with limited(count):
-            for row in rows:
-                data = row.arrays()
-                for operation in operations:
-                    yield play(row, operation, contenders, threads=count, seconds=seconds, data=data)
+            for number in range(passes):
+                for row, sittings in matches:
+                    data = row.arrays(shifted=number)
+                    for sitting in sittings:
+                        yield sitting.play(data)
 
 
 def limited(threads: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -9,7 +10,7 @@ import re
 import pytest
 
 from fastconv import cli
-from fastconv.bench import limits, report
+from fastconv.bench import limits, report, runner
 from fastconv.bench.cases import rows
 from fastconv.bench.limits import Level, Limits
 from fastconv.bench.runner import Match, Sample, Timing
@@ -20,7 +21,9 @@ LIMITS = Limits(1, "test", 1e11, (Level("L1", 1e6, 2e11, 1e11, 1e11), Level("mem
 
 def timed(value: float, *, disturbed: bool = False) -> Timing:
     samples = [Sample(value, value, 4), Sample(2 * value, 2 * value, 4)]
-    return Timing(error=1e-7, samples=samples, turns=[1.5 * value], rounds=2, disturbed=disturbed)
+    if disturbed:
+        return Timing(error=1e-7, spare=samples)
+    return Timing(error=1e-7, clean=samples, rounds=[1.5 * value])
 
 
 def entry(row: str, operation: str, **times: float | Timing) -> dict:
@@ -168,7 +171,8 @@ def test_command_writes_json_plot_page_and_markdown(tmp_path, capsys):
     arguments += ["--json", str(files["json"]), "--html", str(files["html"]), "--markdown", str(files["md"])]
     assert cli.main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "[1/1] exercise_1d forward x1" in printed
+    assert "[1/4] exercise_1d forward x1" in printed
+    assert "[4/4] exercise_1d forward x1" in printed
     assert "Summary" in printed
     run = json.loads(files["json"].read_text())
     assert run["settings"]["contenders"] == ["reference", "numpy_im2col"]
@@ -182,6 +186,24 @@ def test_command_writes_json_plot_page_and_markdown(tmp_path, capsys):
     assert "exercise_1d" in capsys.readouterr().out
     with pytest.raises(ValueError, match="share no match"):
         report.agreement(run, run)
+
+
+def test_interrupted_run_keeps_what_it_has(tmp_path, capsys, monkeypatch):
+    def stopped(*arguments, **options):
+        yield from itertools.islice(everything(*arguments, **options), 3)
+        raise KeyboardInterrupt
+
+    everything = runner.tournament
+    monkeypatch.setattr(runner, "tournament", stopped)
+    arguments = ["bench", "--rows", "exercise_1d", "--peers", "none", "--backends", "reference", "--seconds", "0.01"]
+    assert cli.main([*arguments, "--json", str(tmp_path / "run.json")]) == 130
+    printed = capsys.readouterr()
+    assert "after 3 of 12 sittings" in printed.err
+    assert "run.json" in printed.err
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert [entry["operation"] for entry in run["results"]] == ["forward", "backward_input", "backward_weight"]
+    assert run["settings"]["interrupted"] == "after 3 of 12 sittings"
+    assert cli.main(["bench", "--show", str(tmp_path / "run.json")]) == 0
 
 
 def test_command_lists_rows_and_missing_rivals(capsys):

@@ -10,7 +10,7 @@ import pytest
 from fastconv.bench import runner
 from fastconv.bench.cases import rows
 from fastconv.bench.contenders import Contender, Terms, Unsupported
-from fastconv.bench.runner import MOST_ROUNDS, Sample, Timing, play, ratio_of_turns, undisturbed
+from fastconv.bench.runner import MOST_ROUNDS, PASSES, Sample, Timing, play, ratio_of_turns, undisturbed
 
 ROW = rows()["exercise_1d"]
 
@@ -24,7 +24,7 @@ def test_steady_contenders_get_their_times(clock, contender, steady):
     assert match.ratio("fast", "slow") == pytest.approx(3)
     for timing in match.timings.values():
         assert timing.status == "ok"
-        assert timing.rounds == MOST_ROUNDS
+        assert len(timing.turns) == MOST_ROUNDS
         assert not timing.disturbed
         assert timing.thrown_out == 0
         assert timing.calls * timing.best == pytest.approx(0.1, rel=0.2)
@@ -43,7 +43,7 @@ def test_contenders_take_turns_in_bursts_and_a_different_one_starts_each_round(c
     # Prepared and planned first, one after the other; then a b c, b c a, c a b, ...: neighbours melt into one burst.
     assert "".join(name for name, _ in turns).startswith("abcbcacab"[:2])
     assert all(burst[1] == 1 for burst in bursts[:6])
-    rounds = match.timings["a"].rounds
+    rounds = len(match.timings["a"].turns)
     assert len(log) == 3 * (2 + rounds * 5)  # checked, planned; a call that is not counted and four that are
     starts = log[6:]
     assert [starts[i * 15] for i in range(3)] == ["a", "b", "c"]
@@ -52,21 +52,25 @@ def test_contenders_take_turns_in_bursts_and_a_different_one_starts_each_round(c
 def test_every_burst_has_four_calls_however_long_they_take(clock, contender, steady):
     match = play(ROW, "forward", [contender("slow", steady(3.0))], seconds=0.1, clock=clock)
     assert match.timings["slow"].calls == 4
-    assert match.timings["slow"].rounds == 1
+    assert len(match.timings["slow"].turns) == 1
 
 
-def test_hopeless_calls_of_seconds_are_timed_once(clock, contender, steady):
+def test_hopeless_calls_of_seconds_are_timed_one_by_one(clock, contender, steady):
     log: list[str] = []
     players = [contender("fast", steady(1e-2)), contender("hopeless", steady(3.0), log=log)]
     match = play(ROW, "forward", players, seconds=0.1, clock=clock)
     assert match.timings["hopeless"].best == pytest.approx(3.0)
-    assert match.timings["hopeless"].calls == 1
-    assert len(log) == 2  # checked, timed
+    assert match.timings["hopeless"].calls == PASSES
+    assert len(log) == 2 + PASSES  # checked, planned, timed
     assert match.ratio("fast", "hopeless") == pytest.approx(300)
+    # Longer ones once.
+    match = play(ROW, "forward", [players[0], contender("lost", steady(30.0))], seconds=0.1, clock=clock)
+    assert match.timings["lost"].calls == 1
     # The machine was away for half of it: its CPU time counts, and it says so.
     away = contender("away", lambda call: (6.0, 3.0))
     timing = play(ROW, "forward", [players[0], away], seconds=0.1, clock=clock).timings["away"]
     assert (timing.best, timing.disturbed, timing.thrown_out) == (pytest.approx(3.0), True, 0)
+    assert timing.turns == [pytest.approx(3.0)]
 
 
 def test_samples_without_the_cpu_are_thrown_out(clock, contender):
@@ -84,7 +88,7 @@ def test_a_turn_that_was_all_disturbed_is_repeated(clock, contender):
     away = range(60, 75)
     victim = contender("victim", lambda call: (5e-2, 1e-2) if call in away else (1e-2, 1e-2))
     timing = play(ROW, "forward", [victim], seconds=1.0, clock=clock).timings["victim"]
-    assert timing.rounds == MOST_ROUNDS
+    assert len(timing.turns) == MOST_ROUNDS
     assert timing.median == pytest.approx(1e-2)
     assert timing.thrown_out > 10
     assert not timing.disturbed
@@ -151,20 +155,46 @@ def test_timing_without_samples_is_nan():
     assert np.isnan([timing.best, timing.median, timing.cpu_over_wall]).all()
 
 
-def test_tournament_plays_everything(contender, steady, clock, monkeypatch):
+def test_tournament_plays_everything_in_several_sittings(contender, steady, clock, monkeypatch):
     monkeypatch.setattr(runner, "RealClock", lambda: clock)
     player = contender("a", steady(1e-3))
     found = list(
         runner.tournament(
-            [ROW, rows()["tiny_2d"]], ["forward", "backward_input"], [player], threads=(1, 2), seconds=0.01
+            [ROW, rows()["tiny_2d"]], ["forward", "backward_input"], [player], threads=(1, 2), seconds=0.01, passes=3
         )
     )
     assert [(m.row.name, m.operation, m.threads) for m in found] == [
         (row, operation, threads)
         for threads in (1, 2)
+        for _ in range(3)
         for row in ("exercise_1d", "tiny_2d")
         for operation in ("forward", "backward_input")
     ]
+    assert found[0] is found[4] is found[8]
+    assert found[0].timings["a"].calls == 12 * runner.LEAST_CALLS
+
+
+def test_sittings_share_the_rounds_and_have_data_of_their_own(clock, contender, steady, monkeypatch):
+    """Rounds that do not divide go to the first sittings; turns of one round stay side by side for the ratio."""
+    monkeypatch.setattr(runner, "RealClock", lambda: clock)
+    seen = []
+    often, seldom = contender("often", steady(1e-3)), contender("seldom", steady(0.2))
+
+    def prepare(row, operation, data, threads):
+        seen.append(data)
+        return seldom.prepare(row, operation, data, threads)
+
+    watched = Contender("seldom", "x", seldom.terms, prepare, missing=lambda: None)
+    (match,) = {id(m): m for m in runner.tournament([ROW], ["forward"], [often, watched], passes=3)}.values()
+    mine, theirs = match.timings["often"].turns, match.timings["seldom"].turns
+    assert [len(mine), len(theirs)] == [MOST_ROUNDS, MOST_ROUNDS]
+    assert sum(map(math.isfinite, mine)) == MOST_ROUNDS
+    assert [i for i, turn in enumerate(theirs) if math.isfinite(turn)] == [0, 1, 7, 14]
+    assert match.ratio("often", "seldom") == pytest.approx(200)
+    assert len(seen) == 3
+    for data in seen[1:]:
+        assert all(np.array_equal(one, other) for one, other in zip(data, seen[0]))
+    assert len({data.x.ctypes.data % 4096 for data in seen}) == 3
 
 
 def test_real_clock_on_a_real_row():
