@@ -9,11 +9,13 @@
     compiled    kernel name, element type and ISA -> machine code, cached on disk
     kernels     the two kernels: packing and loops in plain Numba
     vector      the register blocks: LLVM vector IR
+    winograd    the same five for Winograd's algorithm: winograd, winograd_plan, winograd_kernels, winograd_blocks
     cpu         the list of vector instruction sets
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -22,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ...geometry import Geometry
+from . import winograd_plan
 
 NAME = "numba"
 
@@ -62,10 +65,10 @@ def use_isa(name: str | None) -> str:
     return use(name or "").name
 
 
-class _Direct:
+class _Algorithm:
     """See :class:`fastconv.backends.Algorithm`. Everything that imports numba is behind ``workspace`` and ``run``."""
 
-    name = "direct"
+    name = ""
     exact = True
 
     def unsupported(self, operation: str, g: Geometry, dtype: np.dtype[Any]) -> str | None:
@@ -75,9 +78,8 @@ class _Direct:
         return None
 
     def workspace(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> int:
-        from .direct import workspace
-
-        return workspace(operation, g, dtype, threads)
+        size: int = self._module().workspace(operation, g, dtype, threads)
+        return size
 
     def run(
         self,
@@ -90,10 +92,30 @@ class _Direct:
         threads: int,
         strict: bool,
     ) -> None:
-        from .direct import run
+        self.run = self._module().run  # type: ignore[method-assign]  # a lookup costs more than a small convolution
+        self.run(operation, g, x, w, y, bias, threads, strict)
 
-        self.run = run  # type: ignore[method-assign]  # an import statement costs more than a small convolution
-        run(operation, g, x, w, y, bias, threads, strict)
+    def _module(self) -> Any:
+        return importlib.import_module(f".{self.name}", __name__)
 
 
-ALGORITHMS = (_Direct(),)
+class _Winograd(_Algorithm):
+    name = "winograd"
+    exact = False
+
+    def unsupported(self, operation: str, g: Geometry, dtype: np.dtype[Any]) -> str | None:
+        if operation == "backward_weight":
+            return "for forward and backward_input alone"
+        return super().unsupported(operation, g, dtype) or winograd_plan.unsupported(g)
+
+    def unwise(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> str | None:
+        from .cpu import current
+
+        return winograd_plan.unwise(operation, g, current().vector_bytes)
+
+
+class _Direct(_Algorithm):
+    name = "direct"
+
+
+ALGORITHMS = (_Winograd(), _Direct())

@@ -30,7 +30,7 @@ from .cpu import Isa
 # Kernel -> the module of this package that has it: `BUILDERS`, which names its builder, `SIGNATURES`, its types for an
 # element type, `HELPERS`, the functions that its kernels call, callees first, and `SOURCES`, the files that its machine
 # code depends on.
-MODULES = {"correlate": "kernels", "gradient": "kernels"}
+MODULES = {"correlate": "kernels", "gradient": "kernels", "winograd": "winograd_kernels"}
 
 _lock = threading.Lock()
 _ready: dict[tuple[str, np.dtype[Any], Isa], Callable[..., int]] = {}

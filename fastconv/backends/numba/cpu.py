@@ -7,8 +7,10 @@ encodes them (VEX or EVEX) remains Numba's business.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -92,6 +94,19 @@ def use(name: str) -> Isa:
     global _current
     _current = _choose(name)
     return _current
+
+
+@functools.cache
+def level2_bytes() -> int:
+    """What a core's level-2 cache holds; caches that cores share are larger than what one core may count on."""
+    size = 0
+    with contextlib.suppress(ValueError, OSError, AttributeError):  # the name is glibc's
+        size = os.sysconf("SC_LEVEL2_CACHE_SIZE")
+    if size <= 0:
+        with contextlib.suppress(ValueError, OSError):
+            text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text(encoding="ascii")
+            size = int(text.strip().removesuffix("K")) << 10
+    return max(128 << 10, min(size, 4 << 20)) if size > 0 else 512 << 10
 
 
 def block_shapes(isa: Isa) -> list[tuple[int, int]]:

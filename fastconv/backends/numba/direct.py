@@ -17,7 +17,7 @@ from .plan import BY_TILES, Plan, correlate_plan, gradient_plan
 
 WORTH_THREADS = 2_000_000  # floating-point operations: some 20 us of one thread; handing a share over takes about 10
 
-_NO_BIAS = {kind: np.zeros(1, kind) for kind in (np.float32, np.float64)}
+NO_BIAS = {kind: np.zeros(1, kind) for kind in (np.float32, np.float64)}
 
 
 class _Call(NamedTuple):
@@ -71,7 +71,7 @@ def run(
             outs[1:] = [np.empty_like(w) for _ in range(shares - 1)]
         each: list[tuple[np.ndarray, ...]] = [(x, y, out, scratch, record, tables) for out in outs]
     else:
-        values = _NO_BIAS[x.dtype.type]
+        values = NO_BIAS[x.dtype.type]
         if bias is not None:
             flags |= BIAS_PER_CHANNEL if bias.ndim == 1 else BIAS_PER_POSITION
             values = bias.reshape(-1)

@@ -124,16 +124,22 @@ class Emit:
 
     def transposed(self, vectors: Sequence[Any]) -> list[Any]:
         """The square of lanes x lanes that the vectors are the rows of, turned."""
-        rows, distance = list(vectors), self.lanes // 2
-        while distance:  # swap the off-diagonal quarters of every 2*distance square
+        rows, distance = list(vectors), 1
+        order = list(range(self.lanes))
+        while distance < self.lanes:  # swap the off-diagonal quarters of every 2*distance square
             low = [lane if not lane & distance else lane - distance + self.lanes for lane in range(self.lanes)]
             high = [lane + distance if not lane & distance else lane + self.lanes for lane in range(self.lanes)]
+            if self.single and distance == 1:  # in another order, by interleaving: one instruction each
+                fours = range(0, self.lanes, 4)
+                low = [lane for f in fours for lane in (f, self.lanes + f, f + 1, self.lanes + f + 1)]
+                high = [lane + 2 for lane in low]
+                order = [j & ~3 | (j & 1) << 1 | (j & 2) >> 1 for j in order]
             for one in range(self.lanes):
                 if not one & distance:
                     a, b = rows[one], rows[one + distance]
                     rows[one], rows[one + distance] = self.shuffle(a, b, low), self.shuffle(a, b, high)
-            distance //= 2
-        return rows
+            distance *= 2
+        return [rows[place] for place in order]
 
     def shuffle(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, self.lanes), list(lanes)))

@@ -1,0 +1,70 @@
+"""What is particular to Winograd: one rule for all backends that have it, and outputs that are not finite."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from kernel_sets import FAST_KERNELS, Kernels
+
+from fastconv.backends import load, usable
+from fastconv.geometry import Geometry, conv_geometry
+
+WITH_ISAS = [k for k in FAST_KERNELS if k.isa is not None and k.backend == "numba"]
+
+
+def winograd(backend: str) -> object:
+    return next(a for a in load(backend).ALGORITHMS if a.name == "winograd")
+
+
+def random_geometries(count: int) -> list[Geometry]:
+    draw = random.Random(1)
+    found = []
+    while len(found) < count:
+        axes, size = draw.choice([1, 2]), draw.choice([4, 9, 17, 30, 60])
+        kernel = draw.randint(1, 8) if axes == 1 else draw.choice([(3, 3), (5, 5), (3, 5), (1, 4)])
+        channels, groups = [draw.choice([1, 3, 6, 8, 12, 32, 64]) for _ in range(2)], draw.choice([1, 1, 2])
+        arguments = (draw.choice([1, 1, 1, 2]), draw.randint(0, 2), draw.choice([1, 1, 2, 5, 65]), groups)
+        shapes = (draw.choice([1, 3]), channels[0] * groups, *[size] * axes), (channels[1] * groups, channels[0])
+        try:
+            found.append(conv_geometry(axes, shapes[0], (*shapes[1], *np.atleast_1d(kernel)), *arguments)[0])
+        except ValueError:  # a kernel larger than the input
+            continue
+    return found
+
+
+@pytest.mark.skipif("cython" not in usable(), reason="the extension was not built: nothing to compare with")
+@pytest.mark.parametrize("kernels", WITH_ISAS, ids=str)
+def test_backends_answer_alike_where_it_serves(kernels: Kernels) -> None:
+    compiled, numba, dtype = load("cython"), load("numba"), np.dtype("f4")
+    before = compiled.isa(), numba.isa()
+    compiled.use_isa(kernels.isa)
+    numba.use_isa(kernels.isa)
+    try:
+        answers = set()
+        for g in random_geometries(600):
+            for operation in ("forward", "backward_input"):
+                ours, theirs = (
+                    winograd(name).unsupported(operation, g, dtype) or winograd(name).unwise(operation, g, dtype, 1)
+                    for name in ("numba", "cython")
+                )
+                assert ours == theirs, f"{operation} on {g}"
+                answers.add(ours)
+        assert len(answers) == 8, "each answer should have been asked for"
+    finally:
+        compiled.use_isa(before[0])
+        numba.use_isa(before[1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])
+def test_what_is_not_finite_stays_where_it_belongs(fast_kernels: Kernels, bad: float) -> None:
+    g, _ = conv_geometry(2, (1, 8, 20, 20), (8, 8, 3, 3), padding=1)
+    rng = np.random.default_rng(3)
+    x, w, y = (rng.standard_normal(shape).astype(np.float32) for shape in (g.x_shape, g.w_shape, g.y_shape))
+    x[0, 3, 10, 10] = bad  # 3e38 overflows in the transform, not in the sums
+    w[:, 3] *= 0.01
+    winograd(fast_kernels.backend).run("forward", g, x, w, y, None, 1, False)
+    touched = np.zeros((20, 20), bool)
+    touched[9:12, 9:12] = not np.isfinite(bad)
+    assert (np.isfinite(y[0]) == ~touched).all()
