@@ -8,7 +8,8 @@ Both sides start from the same weights. Each round runs one step (forward, loss,
 one first each time, and gives one ratio; the median of them is reported, so that a slow moment of the machine hits
 both. On one thread it is CPU time that is read, which other processes do not count in; on more, the time passed.
 Before anything is timed, losses and gradients are compared: the loss relatively, the gradients relative to the largest
-of the whole model. Memory is what the first step of a new process adds to it at its peak (Linux alone).
+of the whole model; PyTorch's own difference from float64 stands beside it, since normalising a batch of two images
+makes much of any rounding. Memory is what the first step of a new process adds to it at its peak (Linux alone).
 
 ``--layers`` times single layers instead, those of the suite, and prints the means by kind that
 fastconv.torch.conversion.GAINS holds. ``--publish`` puts the table into benchmarks/README.md.
@@ -286,6 +287,11 @@ def differences(eager: Side, converted: Side) -> tuple[float, float]:
     return abs(other - loss) / abs(loss), worst / largest
 
 
+def in_float64(side: Side) -> Side:
+    """The same in double precision."""
+    return Side(copy.deepcopy(side.model).double(), side.x.double(), side.steps)
+
+
 def race(runs: list[Callable[[], None]], seconds: float, least: int = 3) -> tuple[list[float], list[float], int]:
     """Best time of each, median over rounds of (first's time / each one's), number of rounds."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -342,6 +348,7 @@ def measure(name: str, threads: list[int], seconds: float, all_layers: bool, mem
     torch.set_num_threads(threads[0])
     eager, converted, swapped, total = sides(name, MODELS[name].shape, all_layers)
     loss, gradient = differences(eager, converted)
+    _, rounding = differences(in_float64(eager), eager)
     peak: list[int | None] = [*peaks(name, all_layers)] if memory and sys.platform == "linux" else [None, None]
     rows = []
     for count in threads:
@@ -350,14 +357,16 @@ def measure(name: str, threads: list[int], seconds: float, all_layers: bool, mem
         row = {"model": name, "about": MODELS[name].about, "threads": count, "swapped": swapped, "convolutions": total}
         row |= {"eager": best[0], "converted": best[1], "ratio": ratios[1], "rounds": rounds}
         row |= {"peak_eager": peak[0], "peak_converted": peak[1], "loss": loss, "gradient": gradient}
+        row["rounding"] = rounding
         rows.append(row)
         print(line(row), flush=True)
     return rows
 
 
 HEADER = (
-    "| model | swapped | threads | eager | converted | ratio | memory eager | converted | loss | gradients |\n"
-    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    "| model | swapped | threads | eager | converted | ratio | memory eager | converted "
+    "| loss | gradients | PyTorch's rounding |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 )
 
 
@@ -365,7 +374,7 @@ def line(row: dict[str, Any]) -> str:
     memory = ["-" if row[k] is None else f"{row[k] / 1e6:.0f} MB" for k in ("peak_eager", "peak_converted")]
     cells = [row["about"], f"{row['swapped']} of {row['convolutions']}", str(row["threads"])]
     cells += [f"{1e3 * row['eager']:.1f} ms", f"{1e3 * row['converted']:.1f} ms", f"{row['ratio']:.2f}", *memory]
-    cells += [f"{row['loss']:.1e}", f"{row['gradient']:.1e}"]
+    cells += [f"{row[k]:.1e}" for k in ("loss", "gradient", "rounding")]
     return "| " + " | ".join(cells) + " |"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import planner, settings
-from .geometry import Geometry, Pads, conv_geometry, transposed_geometry
+from .geometry import Geometry, Pads, conv_geometry, folded, transposed_geometry
 from .geometry import shape as as_shape
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -146,6 +146,7 @@ def _run(
     strict = here.precision == "strict"
     dtype = target.dtype
     planner.check_names(name, algorithm)
+    g = folded(g)
     chosen, _ = planner.choose(operation, g, dtype, name, algorithm, here.threads, strict)
     if 0 in (x.size, w.size, y.size):  # a batch or channels of size 0: an empty sum
         target[...] = 0
@@ -156,7 +157,8 @@ def _run(
     # A new array's pages are not there yet, so the two have to fit together.
     own = target.nbytes if target_is_new else 0
     _require_memory(operation, own + chosen.workspace(operation, g, dtype, here.threads))
-    chosen.run(operation, g, _plane(x), _plane(w), _plane(y), bias, here.threads, strict)
+    views = (a.reshape(shape) for a, shape in ((x, g.x_shape), (w, g.w_shape), (y, g.y_shape)))  # all are contiguous
+    chosen.run(operation, g, *views, bias, here.threads, strict)
 
 
 def _pad(x: np.ndarray, pads: Pads, mode: str) -> np.ndarray:

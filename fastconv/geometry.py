@@ -81,6 +81,25 @@ class Geometry(NamedTuple):
         )
 
 
+def folded(g: Geometry) -> Geometry:
+    """The same sums with fewer axes: rows and columns that the kernel covers whole are computed as channels.
+
+    A kernel as high as an image without padding has one output row: channels and rows of x, and those of w, can be read
+    as C*H channels of one row each, as they lie in memory. If the kernel is as wide as the image too, a matrix product
+    is left. Depthwise layers stay as they are: they have kernels for one channel a filter, and none for a few.
+    """
+    if g.C == g.groups > 1 or not _covered(g.P, g.R, g.H, g.pad[0], g.dilation[0]):
+        return g
+    g = g._replace(C=g.C * g.H, H=1, R=1, stride=(1, g.stride[1]))
+    if _covered(g.Q, g.S, g.W, g.pad[1], g.dilation[1]):
+        g = g._replace(C=g.C * g.W, W=1, S=1, stride=(1, 1))
+    return g
+
+
+def _covered(outputs: int, taps: int, size: int, pad: int, dilation: int) -> bool:
+    return outputs == 1 and taps == size and pad == 0 and (dilation == 1 or taps == 1)
+
+
 # No single size, stride or pad beyond this reaches the kernels ...
 LARGEST = 2**43
 # ... and no padded image of more elements, over its channels. The kernels lay parts of it out in their workspace, which

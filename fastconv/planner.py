@@ -15,7 +15,7 @@ import numpy as np
 
 from . import settings
 from .backends import NAMES, Algorithm, load, on_isa_change, unavailable, usable
-from .geometry import OPERATIONS, Geometry, conv_geometry, shape, transposed_geometry
+from .geometry import OPERATIONS, Geometry, conv_geometry, folded, shape, transposed_geometry
 
 
 @dataclass(frozen=True)
@@ -203,9 +203,12 @@ def explain(
         notes.append("nothing to compute: no kernel is called")
         chosen_name, space = "none", 0
     else:
-        chosen, passed = choose(operation, g, dtype, name, algorithm, here.threads, here.precision == "strict")
+        flat = folded(g)
+        if flat.C != g.C:
+            notes.append(f"the kernel covers whole axes, which are computed as channels: {flat.C} in place of {g.C}")
+        chosen, passed = choose(operation, flat, dtype, name, algorithm, here.threads, here.precision == "strict")
         refused += passed
-        chosen_name, space = chosen.name, chosen.workspace(operation, g, dtype, here.threads)
+        chosen_name, space = chosen.name, chosen.workspace(operation, flat, dtype, here.threads)
     copy = padded_copy_bytes(g, padding_mode, dtype)
     if copy:
         notes.append(f"{padding_mode} padding: the workspace holds a padded copy of the input, {copy:,} bytes")

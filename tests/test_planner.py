@@ -11,8 +11,8 @@ from kernel_sets import Kernels
 
 import fastconv as fc
 from fastconv import planner
-from fastconv.backends import load
-from fastconv.geometry import OPERATIONS
+from fastconv.backends import load, reference
+from fastconv.geometry import OPERATIONS, folded
 
 
 class Stand:
@@ -263,3 +263,23 @@ def test_what_is_planned_is_what_runs(monkeypatch: pytest.MonkeyPatch, kernels: 
             mask = tuple(i == j for j in range(3))
             named = backward(y, x, w, **arguments, algorithm=names[i + 1], output_mask=mask)
             assert (grads[i] == named[i]).all()
+
+
+def test_axes_that_the_kernel_covers_are_the_same_sums_as_channels() -> None:
+    """The geometry with them folded away gives the same numbers, and explain says so; depthwise layers stay."""
+    covered = [case for case in cases.CASES if folded(case.geometry).C != case.geometry.C]
+    names = {case.name for case in covered}
+    assert {"kernel_is_input", "kernel_is_plane_in_groups", "kernel_as_high_as_the_image"} <= names
+    assert not names & {"kernel_as_wide_as_the_image", "kernel_is_padded_plane", "kernel_is_plane_dilated"}
+    for case in covered:
+        g = case.geometry
+        flat = folded(g)
+        assert folded(flat) == flat
+        assert flat.flops == g.flops
+        x, w = (cases.integers(shape, "float64", i) for i, shape in enumerate((g.x_shape, g.w_shape)))
+        expected = reference.forward(g, x, w, None)
+        assert (reference.forward(flat, x.reshape(flat.x_shape), w.reshape(flat.w_shape), None) == expected).all()
+    plan = fc.explain((3, 2, 5, 40), (8, 2, 5, 3))
+    assert plan.geometry.C == 2
+    assert any("10 in place of 2" in note for note in plan.notes)
+    assert not fc.explain((3, 8, 5, 5), (8, 1, 5, 5), groups=8).notes

@@ -430,8 +430,22 @@ cdef inline int sizes(object value, cnp.npy_intp *space) noexcept:
     return <int>n
 
 
+cdef inline bint covered(ptrdiff_t outputs, ptrdiff_t taps, ptrdiff_t size, ptrdiff_t pad, ptrdiff_t dilation) noexcept:
+    return outputs == 1 and taps == size and pad == 0 and (dilation == 1 or taps == 1)
+
+
+cdef inline void fold(fc_geometry *g) noexcept:
+    """As :func:`fastconv.geometry.folded`."""
+    if (g.C == g.groups and g.groups > 1) or not covered(g.P, g.R, g.H, g.pad_h, g.dilation_h):
+        return
+    g.C, g.H, g.R, g.stride_h = g.C * g.H, 1, 1, 1
+    if covered(g.Q, g.S, g.W, g.pad_w, g.dilation_w):
+        g.C, g.W, g.S, g.stride_w = g.C * g.W, 1, 1, 1
+
+
 cdef bint one(int operation, fc_call *call, int dtype) except -1:
     """Carries out one operation; False where no row of the table takes it."""
+    fold(&call.geometry)
     cdef const fc_algorithm *a = choose(operation, FC_FLOAT32 if dtype == cnp.NPY_FLOAT32 else FC_FLOAT64,
                                         &call.geometry, call.threads, call.keep_denormals)
     if a == NULL:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import os
 import sys
 import tempfile
 import timeit
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,10 +209,30 @@ def _onnxruntime(row: Row, operation: str, data: Arrays, threads: int) -> Prepar
 
 # ---- JAX
 
+_TOO_LONG = 10.0  # seconds of a call
 _jax_threads: int | None = None  # XLA reads them once
 
 
 def _jax(row: Row, operation: str, data: Arrays, threads: int) -> Prepared:
+    seconds = _jax_estimate(row, operation, threads)
+    if seconds > _TOO_LONG:
+        raise Unsupported(f"XLA computes a layer of {row.groups} groups as a dense one: about {seconds:.0f} s a call")
+    return _jax_compiled(row, operation, data, threads)
+
+
+@functools.cache
+def _jax_estimate(row: Row, operation: str, threads: int) -> float:
+    """Seconds of a call, from a layer of fewer groups: a call cannot be stopped, and some take minutes."""
+    fewer = math.gcd(row.groups, 8)
+    if fewer == 1 or row.groups * row.geometry.flops < 1e10:
+        return 0.0
+    small = replace(row, c_in=row.c_in // fewer, c_out=row.c_out // fewer, groups=row.groups // fewer)
+    run = _jax_compiled(small, operation, small.arrays(), threads).run
+    run()
+    return min(timeit.repeat(run, number=1, repeat=3)) * fewer**2
+
+
+def _jax_compiled(row: Row, operation: str, data: Arrays, threads: int) -> Prepared:
     global _jax_threads
     if _jax_threads is None:
         os.environ["NPROC"] = str(threads)  # the size of XLA's pool
