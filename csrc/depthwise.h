@@ -32,9 +32,7 @@ static const char *depthwise_unsupported(const fc_geometry *g) {
     return NULL;
 }
 
-static const char *depthwise_unsupported_weight(const fc_geometry *g) {
-    if (g->R < 2)
-        return "one kernel row";
+static const char *depthwise_unsupported_rows(const fc_geometry *g) {
     if (g->stride_h > 2 || (g->stride_h == 2 && (g->dilation_h > 1 || g->R % 2 == 0)))
         return "rows more than 2 apart, or 2 apart under a dilated or even kernel";
     return depthwise_unsupported(g);
@@ -43,7 +41,7 @@ static const char *depthwise_unsupported_weight(const fc_geometry *g) {
 static const char *depthwise_unsupported_forward(const fc_geometry *g) {
     if (g->R == 1)
         return depthwise_one_row(g) ? depthwise_unsupported(g) : "one kernel row, strided or padded above";
-    return depthwise_unsupported_weight(g);
+    return depthwise_unsupported_rows(g);
 }
 
 static inline int depthwise_strided(const fc_geometry *g) {
@@ -64,6 +62,8 @@ static const char *depthwise_unsupported_backward_input(const fc_geometry *g) {
 
 static const char *depthwise_unwise_forward(const fc_geometry *g, int threads) {
     (void)threads;
+    if (g->groups == 1 && direct_one_row(g))
+        return "one channel to several outputs: direct summation shares its pixels among them";
     return g->R == 1 && g->Q < FC_SHORT_ROW ? "rows so short that several should share a vector" : NULL;
 }
 

@@ -1,4 +1,5 @@
-/* depthwise: backward_weight of one filter a channel, of two to seven kernel rows (depthwise.h packs x and cuts it).
+/* depthwise: backward_weight of one filter a channel, of two to seven kernel rows (depthwise.h packs x and cuts it; one
+ * row: depthwise_row_weight.h).
  *
  *     w[r][s] = sum over images, p, q of  y[p][q] * x[p * stride + r * step][column(s) + q]
  *
@@ -15,7 +16,17 @@
 #define FC_DEPTHWISE_WEIGHT
 enum { FC_TAP_ROWS = 4, FC_TAP_SUMS = 10 };
 
+static const char *depthwise_unsupported_weight(const fc_geometry *g) {
+    if (g->R > 1)
+        return depthwise_unsupported_rows(g);
+    return depthwise_row_weight_able(g) ? depthwise_unsupported(g) : "one kernel row, strided, padded above or long";
+}
+
 static const char *depthwise_unwise_weight(const fc_geometry *g, int threads) {
+    if (g->R == 1 && g->Q < fc_max(64, 8 * g->S))
+        return "rows so short that their ends weigh";
+    if (g->R == 1 && g->K > g->groups && (g->S > 12 || g->K / g->groups > 8))
+        return "several outputs a channel with many taps: tiles of several of them share more";
     if (g->K / g->groups > 32)
         return "more than 32 outputs a channel: tiles of several of them share more";
     if (threads > 1 && g->K < threads)
@@ -273,12 +284,18 @@ static FC(depthwise_weight) FC(plan_depthwise_weight)(const fc_geometry *g, int 
 
 static size_t FC(depthwise_backward_weight_workspace)(const fc_geometry *g, int threads) {
     threads = fc_worthwhile_threads(g, threads);
+    if (g->R == 1)
+        return FC(depthwise_row_bytes)(g, FC_FORWARD, threads);
     const FC(depthwise_weight) dw = FC(plan_depthwise_weight)(g, threads);
     return dw.d.column_bytes + (size_t)threads * (dw.d.box_bytes + dw.sums_bytes);
 }
 
 static void FC(depthwise_backward_weight)(const fc_call *call) {
     const int threads = fc_worthwhile_threads(&call->geometry, call->threads);
+    if (call->geometry.R == 1) {
+        FC(depthwise_row_weight)(call, threads);
+        return;
+    }
     FC(depthwise_weight) dw = FC(plan_depthwise_weight)(&call->geometry, threads);
     dw.d = FC(begin_depthwise)(call, FC_FORWARD, 1);
     fc_parallel(threads, dw.d.g.groups * dw.parts, call->keep_denormals, FC(depthwise_weight_item), &dw);

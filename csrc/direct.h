@@ -4,7 +4,8 @@
  * then runs register tiles over it: CB channels x VB vectors of pixels, all taps. Channels are the outer loop, so that
  * each weight is fetched once and every channel's output is written in one sweep (10 taps into 512 channels: 3 times
  * as fast as the other way round); only 1x1 and 1x2 kernels, which reuse a pixel least, keep the pixels of a tile in
- * level 1 while the channels pass. One channel under a long filter takes tile_filter.
+ * level 1 while the channels pass. One channel under a long filter takes tile_filter. forward of 1-D layers with few
+ * products to a sum goes to direct_row.h.
  *
  * forward reads the weights where they are: a row of w, (C/groups, R, S), has its taps in the order of the table.
  * backward_input first copies w to rows (channel, phase) x taps (K/groups, r, s). A result of stride 1 goes straight to
@@ -433,6 +434,8 @@ static size_t FC(direct_bytes)(const FC(direct) *d, int threads) {
 
 static size_t FC(direct_forward_workspace)(const fc_geometry *g, int threads) {
     threads = fc_worthwhile_threads(g, threads);
+    if (direct_one_row(g))
+        return FC(direct_row_bytes)(g, threads);
     const FC(direct) d = FC(plan_forward)(g, threads);
     return FC(direct_bytes)(&d, threads);
 }
@@ -459,6 +462,10 @@ static void FC(divide_workspace)(FC(direct) *d, const fc_call *call, int threads
 
 static void FC(direct_forward)(const fc_call *call) {
     const int threads = fc_worthwhile_threads(&call->geometry, call->threads);
+    if (direct_one_row(&call->geometry)) {
+        FC(direct_row_forward)(call, threads);
+        return;
+    }
     FC(direct) d = FC(plan_forward)(&call->geometry, threads);
     FC(divide_workspace)(&d, call, threads);
     ptrdiff_t *offset = d.offsets;

@@ -148,6 +148,8 @@ static const char *gemm_unwise(ptrdiff_t in, ptrdiff_t out, ptrdiff_t down, ptrd
 static const char *gemm_unwise_forward(const fc_geometry *g, int threads) {
     (void)threads;
     const ptrdiff_t out = g->K / g->groups;
+    if (direct_one_row(g))
+        return "few products to a sum: packing panels costs more than the blocking saves";
     if (g->Q < 16 && g->stride_w > 2 && out < 64)
         return "short strided rows and few output channels: packing costs more than the blocking saves";
     return gemm_unwise(g->C / g->groups, out, g->R, g->S);

@@ -3,7 +3,7 @@
  * A plane is written one column of vectors after the other, so that which lanes lie inside the source is worked out
  * once for all its rows; from right to left, so that what a row's last vector writes beyond the pitch is overwritten by
  * the next row's own first columns. Wide rows are written one by one, left to right. What lies outside the source is
- * zero and is never read. Strides above 2 go element by element. */
+ * zero and is never read. Strides above 2 go by turns of several phases (simd.h), or else element by element. */
 
 /* Of `rows` packed rows, those from `from` to `end` hold source; the others are zero. */
 typedef struct {
@@ -40,17 +40,42 @@ FC_INLINE void FC(pack_column_pair)(const real *source, FC(lanes) low, FC(lanes)
     }
 }
 
-/* One row of column phase f, any stride. */
-static void FC(pack_strided_row)(const fc_stencil *s, const real *row, ptrdiff_t f, ptrdiff_t j0, real *to) {
-    const ptrdiff_t first = fc_clip(fc_first_column(s, f) - j0, 0, s->pitch);
-    const ptrdiff_t end = fc_clip(fc_end_column(s, f) - j0, first, s->pitch);
+/* Columns from .. end of a row of column phase f, any stride. */
+static void FC(pack_strided_columns)(const fc_stencil *s, const real *row, ptrdiff_t f, ptrdiff_t j0, ptrdiff_t from,
+                                     ptrdiff_t end, real *to) {
+    const ptrdiff_t first = fc_clip(fc_first_column(s, f) - j0, from, end);
+    const ptrdiff_t last = fc_clip(fc_end_column(s, f) - j0, first, end);
     const ptrdiff_t start = j0 * s->stride_w + f * s->step_w % s->stride_w - s->pad_w;
-    for (ptrdiff_t j = 0; j < first; j++)
+    for (ptrdiff_t j = from; j < first; j++)
         to[j] = 0;
-    for (ptrdiff_t j = first; j < end; j++)
+    for (ptrdiff_t j = first; j < last; j++)
         to[j] = row[start + j * s->stride_w];
-    for (ptrdiff_t j = end; j < s->pitch; j++)
+    for (ptrdiff_t j = last; j < end; j++)
         to[j] = 0;
+}
+
+/* One row of every column phase, any stride; phase f goes to `to` + f planes. Phases that follow each other in the
+ * source are the elements of a turn, LANES columns its rows (stride 8 to 4 channels of 16 taps: the call takes 0.6 of
+ * the time, Zen 3). */
+static void FC(pack_strided_row)(const fc_stencil *s, const real *row, ptrdiff_t j0, real *to) {
+    const ptrdiff_t stride = s->stride_w, phases = s->phases_w, start = j0 * stride - s->pad_w;
+    ptrdiff_t from = 0, end = 0; /* columns that are turned: all their phases lie inside */
+    if (s->step_w == 1 && phases >= FC_TURN) {
+        from = start < 0 ? fc_min(fc_ceil_div(-start, stride), s->pitch) : 0;
+        end = s->W < start + phases ? 0 : fc_min((s->W - start - phases) / stride + 1, s->pitch);
+        end = end <= from ? from : from + (end - from) / LANES * LANES;
+    }
+    for (ptrdiff_t j = from; j < end; j += LANES)
+        for (ptrdiff_t f = 0; f < phases; f += FC_TURN) {
+            const ptrdiff_t at = fc_min(f, phases - FC_TURN);
+            vec turned[FC_TURN];
+            FC(turn)(row + start + j * stride + at, stride, turned);
+            FC_UNROLL for (int i = 0; i < FC_TURN; i++) FC(store)(to + (at + i) * s->plane + j, turned[i]);
+        }
+    for (ptrdiff_t f = 0; f < phases; f++) {
+        FC(pack_strided_columns)(s, row, f, j0, 0, from, to + f * s->plane);
+        FC(pack_strided_columns)(s, row, f, j0, end, s->pitch, to + f * s->plane);
+    }
 }
 
 /* One wide row: lanes are counted at its ends only. */
@@ -113,12 +138,12 @@ static void FC(pack_box)(const fc_stencil *s, const real *source, ptrdiff_t i0, 
                 }
             } else {
                 for (ptrdiff_t q = 0; q < s->phases_w; q++) {
-                    real *row = to + q * plane;
-                    memset(row, 0, (size_t)(from * pitch) * sizeof(real));
-                    for (ptrdiff_t i = from; i < end; i++)
-                        FC(pack_strided_row)(s, at + (i - from) * src_row, q, j0, row + i * pitch);
-                    memset(row + end * pitch, 0, (size_t)((packed_rows - end) * pitch) * sizeof(real));
+                    real *phase = to + q * plane;
+                    memset(phase, 0, (size_t)(from * pitch) * sizeof(real));
+                    memset(phase + end * pitch, 0, (size_t)((packed_rows - end) * pitch) * sizeof(real));
                 }
+                for (ptrdiff_t i = from; i < end; i++)
+                    FC(pack_strided_row)(s, at + (i - from) * src_row, j0, to + i * pitch);
             }
             for (ptrdiff_t q = 0; q < s->phases_w; q++) /* the zeros right of the last row */
                 FC(store)(to + q * plane + packed_rows * pitch, (vec){0});
