@@ -137,6 +137,9 @@ SHAPE_CASES_1D = [
 
 SHAPE_CASES_2D = [
     c("one_pixel", (1, 1), 1, 1, 1),
+    c("matrix_times_vectors", (1, 1), 37, 13, 1, n=3),
+    c("matrix_times_vectors_in_groups", (1, 1), 70, 6, 1, n=2, groups=2),
+    c("matrix_times_long_vectors", (1, 1), 1037, 9, 1, n=4),
     c("one_pixel_padded", (1, 1), 3, 5, 3, padding=1),
     c("kernel_is_plane", (5, 4), 3, 6, (5, 4), n=2),
     c("kernel_is_plane_in_groups", (3, 4), 6, 4, (3, 4), n=3, groups=2),
