@@ -10,6 +10,8 @@
     kernels     the two kernels: packing and loops in plain Numba
     vector      the register blocks: LLVM vector IR
     winograd    the same five for Winograd's algorithm: winograd, winograd_plan, winograd_kernels, winograd_blocks
+    fft         convolution by FFT: fft, fft_plan, fft_kernels
+    depthwise   one input channel a group: depthwise, depthwise_plan, depthwise_kernels
     cpu         the list of vector instruction sets
 """
 
@@ -24,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from ...geometry import Geometry
-from . import winograd_plan
+from . import depthwise_plan, fft_plan, winograd_plan
 
 NAME = "numba"
 
@@ -114,8 +116,31 @@ class _Winograd(_Algorithm):
         return winograd_plan.unwise(operation, g, current().vector_bytes)
 
 
+class _Fft(_Algorithm):
+    name = "fft"
+    exact = False
+
+    def unsupported(self, operation: str, g: Geometry, dtype: np.dtype[Any]) -> str | None:
+        return super().unsupported(operation, g, dtype) or fft_plan.unsupported(g)
+
+    def unwise(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> str | None:
+        from .cpu import current
+
+        return fft_plan.unwise(operation, g, dtype.itemsize, threads, current().vector_bytes)
+
+
+class _Depthwise(_Algorithm):
+    name = "depthwise"
+
+    def unsupported(self, operation: str, g: Geometry, dtype: np.dtype[Any]) -> str | None:
+        return super().unsupported(operation, g, dtype) or depthwise_plan.unsupported(operation, g)
+
+    def unwise(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> str | None:
+        return depthwise_plan.unwise(operation, g)
+
+
 class _Direct(_Algorithm):
     name = "direct"
 
 
-ALGORITHMS = (_Winograd(), _Direct())
+ALGORITHMS = (_Winograd(), _Fft(), _Depthwise(), _Direct())

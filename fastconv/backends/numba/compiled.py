@@ -30,7 +30,15 @@ from .cpu import Isa
 # Kernel -> the module of this package that has it: `BUILDERS`, which names its builder, `SIGNATURES`, its types for an
 # element type, `HELPERS`, the functions that its kernels call, callees first, and `SOURCES`, the files that its machine
 # code depends on.
-MODULES = {"correlate": "kernels", "gradient": "kernels", "winograd": "winograd_kernels"}
+MODULES = {
+    "correlate": "kernels",
+    "gradient": "kernels",
+    "winograd": "winograd_kernels",
+    "fft": "fft_kernels",
+    "fft_weight": "fft_kernels",
+    "depthwise": "depthwise_kernels",
+    "depthwise_rows": "depthwise_kernels",
+}
 
 _lock = threading.Lock()
 _ready: dict[tuple[str, np.dtype[Any], Isa], Callable[..., int]] = {}

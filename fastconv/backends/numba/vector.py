@@ -181,10 +181,7 @@ class Emit:
         self._call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [value, pointer, align, mask])
 
     def store_most(self, value: Any, address: Any, mask: Any) -> None:
-        """As :meth:`store_masked`, where the mask is mostly full and a masked store may be a branch for each lane."""
-        if target.masks:
-            self.store_masked(value, address, mask)
-            return
+        """As :meth:`store_masked`, where the mask is mostly full: a masked store is microcode, or a branch a lane."""
         number = self.builder.bitcast(mask, ir.IntType(self.lanes))
         full = self.builder.icmp_unsigned("==", number, ir.Constant(number.type, -1))
         with self.builder.if_else(full) as (then, otherwise):
@@ -665,14 +662,30 @@ def spread_rows(
                 masks = [emit.between(emit.plus(first, half * lanes), 1, low, high) for half in (0, 1)]
                 read = builder.add(source, emit.times(number, emit.vector_bytes))
                 write = builder.add(out, emit.times(first, emit.element_bytes))
-                with emit.loop(rows) as row:
-                    place = builder.add(read, builder.mul(row, source_stride))
-                    phases = emit.load(place), emit.load(builder.add(place, phase_stride))
-                    for half in (0, 1):
-                        here = range(half * lanes // 2, (half + 1) * lanes // 2)
-                        value = emit.shuffle(*phases, [lane for pair in here for lane in (pair, lanes + pair)])
-                        place = emit.plus(builder.add(write, builder.mul(row, out_stride)), half * emit.vector_bytes)
-                        emit.store_masked(value, place, masks[half])
+
+                def copy(whole: bool) -> None:
+                    with emit.loop(rows) as row:
+                        place = builder.add(read, builder.mul(row, source_stride))
+                        phases = emit.load(place), emit.load(builder.add(place, phase_stride))
+                        begin = builder.add(write, builder.mul(row, out_stride))
+                        for half in (0, 1):
+                            here = range(half * lanes // 2, (half + 1) * lanes // 2)
+                            value = emit.shuffle(*phases, [lane for pair in here for lane in (pair, lanes + pair)])
+                            place = emit.plus(begin, half * emit.vector_bytes)
+                            if whole:
+                                emit.store(value, place)
+                            else:
+                                emit.store_masked(value, place, masks[half])
+
+                inside = builder.and_(
+                    builder.icmp_signed(">=", first, low),
+                    builder.icmp_signed("<=", emit.plus(first, 2 * lanes), high),
+                )
+                with builder.if_else(inside) as (then, otherwise):
+                    with then:
+                        copy(True)
+                    with otherwise:
+                        copy(False)
 
         def many() -> None:
             step_bytes = emit.times(step, emit.element_bytes)

@@ -1,0 +1,74 @@
+"""FFT convolution: one call. Where an output is not finite, the call is made again by direct summation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...geometry import Geometry
+from . import direct, workers
+from .compiled import kernel
+from .cpu import current
+from .direct import NO_BIAS
+from .fft_plan import Plan, plan, roots, worth_threads
+from .kernels import BIAS_PER_CHANNEL, BIAS_PER_POSITION
+
+
+def _plan(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> Plan:
+    lanes = current().vector_bytes // dtype.itemsize
+    return plan(operation, g, worth_threads(g, threads), lanes, dtype.itemsize)
+
+
+def workspace(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> int:
+    """Bytes of scratch that :func:`run` allocates: at most that of the transforms or of the direct summation."""
+    return max(_plan(operation, g, dtype, threads).bytes, direct.workspace(operation, g, dtype, threads))
+
+
+def run(
+    operation: str,
+    g: Geometry,
+    x: np.ndarray,
+    w: np.ndarray,
+    y: np.ndarray,
+    bias: np.ndarray | None,
+    threads: int,
+    strict: bool,
+) -> None:
+    """Carry out one operation: see :class:`fastconv.backends.Algorithm`."""
+    if _transforms(operation, g, x, w, y, bias, threads):
+        direct.run(operation, g, x, w, y, bias, threads, strict)
+
+
+def _transforms(
+    operation: str, g: Geometry, x: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None, threads: int
+) -> int:
+    """Whether an output is not finite."""
+    cut = _plan(operation, g, x.dtype, threads)
+    scratch, table = np.empty(cut.words, np.int64), roots(cut.points, x.dtype.itemsize)
+    arguments: tuple[Any, ...]
+    if operation == "backward_weight":
+        function = kernel("fft_weight", x.dtype, current())
+        source, other = (y, x) if cut.record["swapped"][0] else (x, y)
+        arguments = (source, other, w, table, scratch, cut.record)
+    else:
+        function = kernel("fft", x.dtype, current())
+        flags, values = 0, NO_BIAS[x.dtype.type]
+        if bias is not None:
+            flags = BIAS_PER_CHANNEL if bias.ndim == 1 else BIAS_PER_POSITION
+            values = bias.reshape(-1)
+        source, target = (x, y) if operation == "forward" else (y, x)
+        arguments = (source, w, target, values, table, scratch, cut.record, flags)
+    poisoned = 0
+    for stage, shares in enumerate(cut.stages):
+        if shares == 1:
+            poisoned |= function(*arguments, stage, 0, 1)
+        elif shares > 1:
+            poisoned |= workers.run(functools.partial(_share, function, arguments, stage, shares), shares)
+    return poisoned
+
+
+def _share(function: Callable[..., int], arguments: tuple[Any, ...], stage: int, shares: int, share: int) -> int:
+    return function(*arguments, stage, share, shares)
