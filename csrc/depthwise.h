@@ -437,18 +437,7 @@ static void FC(depthwise_backward_input)(const fc_call *call) {
         return;
     }
     FC(depthwise) d = FC(begin_depthwise)(call, FC_BACKWARD_INPUT, threads);
-    const ptrdiff_t R = d.g.R, S = d.g.S;
-    const real *w = call->w;
-    int poisoned = 0;
-    for (ptrdiff_t c = 0; c < d.g.groups; c++) /* weights[c][R - 1 - r][i][S - 1 - s] = w[c][i][r][s] */
-        for (ptrdiff_t i = 0; i < d.sources; i++)
-            for (ptrdiff_t r = 0; r < R; r++)
-                for (ptrdiff_t q = 0; q < S; q++) {
-                    const real weight = *w++;
-                    d.weights[((c * R + R - 1 - r) * d.sources + i) * S + S - 1 - q] = weight;
-                    poisoned |= weight - weight != 0;
-                }
-    if (poisoned) { /* the zeros around y times an infinite weight would be NaN where x does not depend on it */
+    if (!FC(turn_kernels)(call->w, d.g.groups, d.sources, d.g.R, d.g.S, d.weights)) {
         FC(small_backward_input)(call);
         return;
     }

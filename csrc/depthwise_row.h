@@ -19,6 +19,22 @@ static inline int depthwise_one_row(const fc_geometry *g) {
 }
 #endif
 
+/* w (channels, sources, R, S) with each kernel turned round: to[c][R - 1 - r][i][S - 1 - s] = w[c][i][r][s]. Whether
+ * all are finite: if not, backward_input may not go on, as the zeros around y times an infinite weight would be NaN
+ * where x does not depend on it. */
+static int FC(turn_kernels)(const real *w, ptrdiff_t channels, ptrdiff_t sources, ptrdiff_t R, ptrdiff_t S, real *to) {
+    int finite = 1;
+    for (ptrdiff_t c = 0; c < channels; c++, to += R * sources * S)
+        for (ptrdiff_t i = 0; i < sources; i++)
+            for (ptrdiff_t r = R - 1; r >= 0; r--)
+                for (ptrdiff_t s = S - 1; s >= 0; s--) {
+                    const real weight = *w++;
+                    to[(r * sources + i) * S + s] = weight;
+                    finite &= weight - weight == 0;
+                }
+    return finite;
+}
+
 typedef struct {
     const fc_call *call;
     ptrdiff_t channels, rows, W, Q, pad, S, dilation, reach, outputs; /* `rows` a plane */
@@ -152,14 +168,7 @@ static void FC(depthwise_row_run)(const fc_call *call, fc_operation operation, i
     d.w = call->w;
     if (operation == FC_BACKWARD_INPUT) {
         real *turned = (real *)d.weights;
-        int poisoned = 0;
-        for (ptrdiff_t k = 0; k < g->K; k++)
-            for (ptrdiff_t s = 0; s < g->S; s++) {
-                const real weight = d.w[k * g->S + s];
-                turned[(k + 1) * g->S - 1 - s] = weight;
-                poisoned |= weight - weight != 0;
-            }
-        if (poisoned) { /* the zeros around y times an infinite weight would be NaN where x does not depend on it */
+        if (!FC(turn_kernels)(d.w, g->K, 1, 1, g->S, turned)) {
             FC(small_backward_input)(call);
             return;
         }
