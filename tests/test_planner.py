@@ -129,9 +129,8 @@ def test_in_a_backward_an_algorithm_applies_to_every_gradient_computed(stands: A
 
 
 def test_every_algorithm_by_name_gives_the_right_answer(kernels: Kernels, dtype: str) -> None:
-    layers = [
-        cases.BY_NAME[name] for name in ("winograd_batch", "depthwise_7", "long_filter_even", "matrix_times_vectors")
-    ]
+    names = ("winograd_batch", "depthwise_7", "long_filter_even", "matrix_times_vectors", "batch_16")
+    layers = [cases.BY_NAME[name] for name in names]
     data = [[cases.integers(s, dtype, s) for s in (c.x_shape, c.w_shape, c.y_shape)] for c in layers]
     for algorithm in kernels.module.ALGORITHMS:
         results = [named for case, arrays in zip(layers, data) for named in by_name(algorithm, case, *arrays)]
