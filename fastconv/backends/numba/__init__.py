@@ -136,7 +136,7 @@ class _Depthwise(_Algorithm):
         return super().unsupported(operation, g, dtype) or depthwise_plan.unsupported(operation, g)
 
     def unwise(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> str | None:
-        return depthwise_plan.unwise(operation, g)
+        return depthwise_plan.unwise(operation, g, threads)
 
 
 class _Direct(_Algorithm):

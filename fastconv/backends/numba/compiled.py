@@ -38,6 +38,7 @@ MODULES = {
     "fft_weight": "fft_kernels",
     "depthwise": "depthwise_kernels",
     "depthwise_rows": "depthwise_kernels",
+    "depthwise_row_weights": "depthwise_kernels",
 }
 
 _lock = threading.Lock()

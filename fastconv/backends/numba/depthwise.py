@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,12 @@ def run(
 ) -> None:
     """Carry out one operation: see :class:`fastconv.backends.Algorithm`."""
     cut = _plan(operation, g, x.dtype, threads)
+    scratch, flags = np.empty(cut.words, np.int64), STRICT if strict else 0
+    if operation == "backward_weight":
+        _share_out(
+            kernel("depthwise_row_weights", x.dtype, current()), (x, y, w, scratch, cut.record, flags), cut.shares
+        )
+        return
     source, target, weights = (x, y, w) if operation == "forward" else (y, x, _turned(w, g))
     if operation == "backward_input" and not np.isfinite(weights).all():
         # the zeros around y times an infinite weight would be NaN where x does not depend on it
@@ -46,14 +53,16 @@ def run(
         return
     values = NO_BIAS[x.dtype.type] if bias is None or bias.ndim > 1 else bias
     function = kernel("depthwise_rows" if g.R == 1 else "depthwise", x.dtype, current())
-    scratch = np.empty(cut.words, np.int64)
-    arguments = (source, weights.reshape(-1), target, values, scratch, cut.record, STRICT if strict else 0)
-    if cut.shares == 1:
-        function(*arguments, 0)
-    else:
-        workers.run(functools.partial(function, *arguments), cut.shares)
+    _share_out(function, (source, weights.reshape(-1), target, values, scratch, cut.record, flags), cut.shares)
     if bias is not None and bias.ndim > 1:
         y += bias
+
+
+def _share_out(function: Callable[..., int], arguments: tuple[Any, ...], shares: int) -> None:
+    if shares == 1:
+        function(*arguments, 0)
+    else:
+        workers.run(functools.partial(function, *arguments), shares)
 
 
 def _turned(w: np.ndarray, g: Geometry) -> np.ndarray:

@@ -1,15 +1,16 @@
-"""Depthwise convolution: forward and backward_input of one input channel a group.
+"""Depthwise convolution: one input channel a group.
 
 ::
 
     to[p][q] = sum over sources i, kernel rows r, taps s of
                w[r][i, s] * from_i[p * stride + r * step][column(i, s) + q]
 
-The method is told in ``csrc/depthwise.h`` and ``csrc/depthwise_row.h``. A plane, or a block of its rows, is packed
-padded, its column phases apart; then tiles of some rows of one vector go over it: an input row lies under several
-kernel rows, so a tile holds the weights of a kernel column and loads each of its input vectors once for all of them.
-Rows end in a vector that overlaps, and planes in rows that do, so that stores are whole. One kernel row
-(`depthwise_rows`) is not packed: rows are read where they are, but for the outputs near their ends.
+The method is told in ``csrc/depthwise.h``, ``depthwise_row.h`` and ``depthwise_row_weight.h``. A plane, or a block of
+its rows, is packed padded, its column phases apart; then tiles of some rows of one vector go over it: an input row lies
+under several kernel rows, so a tile holds the weights of a kernel column and loads each of its input vectors once for
+all of them. Rows end in a vector that overlaps, and planes in rows that do, so that stores are whole. One kernel row
+(`depthwise_rows`, `depthwise_row_weights`) is not packed: rows are read where they are, but for the outputs near their
+ends.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from . import vector
-from .depthwise_plan import KERNEL_ROWS, RECORD, ROW_ENDS, TILE_ROWS
+from .depthwise_plan import KERNEL_ROWS, RECORD, ROW_ENDS, ROW_SPAN, ROW_TAPS, TILE_ROWS
 from .vector import (
     Emit,
     address,
@@ -460,16 +461,139 @@ def _depthwise_rows(fingerprint: str) -> Callable[..., int]:
     return depthwise_rows
 
 
+# ---- one kernel row, backward_weight
+
+
+def _products(taps: int, e: Emit, args: Sequence[Any]) -> None:
+    x, step, y, count, sums = args
+    builder = e.builder
+    even, odd = e.variables(taps), e.variables(taps)
+    places = [x]
+    for _ in range(taps - 1):
+        places.append(builder.add(places[-1], step))
+    pairs = builder.sdiv(count, e.const(2 * e.lanes))
+    with e.loop(pairs) as number:
+        here = e.times(number, 2 * e.vector_bytes)
+        first = e.load(builder.add(y, here))
+        second = e.load(e.plus(builder.add(y, here), e.vector_bytes))
+        for place, a, b in zip(places, even, odd, strict=True):
+            at = builder.add(place, here)
+            builder.store(e.fma(first, e.load(at), builder.load(a)), a)
+            builder.store(e.fma(second, e.load(e.plus(at, e.vector_bytes)), builder.load(b)), b)
+    done = e.times(pairs, 2 * e.lanes)
+    rest = builder.sdiv(e.plus(builder.sub(count, done), e.lanes - 1), e.const(e.lanes))
+    with e.loop(rest) as number:  # lanes that are not there are zero in both: 0 times inf would be NaN
+        from_here = builder.add(done, e.times(number, e.lanes))
+        here = e.times(from_here, e.element_bytes)
+        mask = e.between(from_here, 1, e.const(0), count)
+        last = e.load_masked(builder.add(y, here), mask)
+        for place, a in zip(places, even, strict=True):
+            builder.store(e.fma(last, e.load_masked(builder.add(place, here), mask), builder.load(a)), a)
+    for s in range(taps):
+        place = e.plus(sums, s * e.vector_bytes)
+        total = builder.fadd(builder.load(even[s]), builder.load(odd[s]))
+        e.store(builder.fadd(e.load(place), total), place)
+
+
+@intrinsic
+def row_products(typingctx: Any, like: Any, taps: Any, x: Any, step: Any, y: Any, count: Any, sums: Any) -> Any:
+    """sums[s] += y[q] * x[q + s * step], a vector for every tap s < taps <= ROW_TAPS, over `count` outputs q."""
+
+    def body(e: Emit, args: Sequence[Any]) -> None:
+        def case(taps: int) -> Callable[[], None]:
+            return lambda: call_apart(e, f"row_products.{taps}", functools.partial(_products, taps), args[1:])
+
+        e.cases(args[0], {taps: case(taps) for taps in range(1, ROW_TAPS + 1)}, lambda: None)
+
+    return addresses(like, 6), void(body)
+
+
+@intrinsic
+def sum_lanes(typingctx: Any, like: Any, out: Any, sums: Any, count: Any) -> Any:
+    """out[i] = the sum of the lanes of vector i of `sums`, which has whole vectors of them, for i < count."""
+
+    def body(e: Emit, args: Sequence[Any]) -> None:
+        out, sums, count = args
+        builder = e.builder
+        vectors = builder.sdiv(e.plus(count, e.lanes - 1), e.const(e.lanes))
+        with e.loop(vectors) as number:
+            place = builder.add(sums, e.times(number, e.lanes * e.vector_bytes))
+            (totals,) = e.sums([e.load(e.plus(place, i * e.vector_bytes)) for i in range(e.lanes)])
+            mask = e.between(e.times(number, e.lanes), 1, e.const(0), count)
+            e.store_masked(totals, builder.add(out, e.times(number, e.vector_bytes)), mask)
+
+    return addresses(like, 3), void(body)
+
+
+def span_products(like: Any, x: int, y: int, count: int, sums: int, p: Any) -> None:
+    """All taps of `count` outputs whose pixels are all there."""
+    step = p.dilation * like.itemsize
+    for s in range(0, p.S, ROW_TAPS):
+        place = sums + s * lanes(like) * like.itemsize
+        row_products(like, min(p.S - s, ROW_TAPS), x + s * step, step, y, count, place)
+
+
+def _depthwise_row_weights(fingerprint: str) -> Callable[..., int]:
+    def depthwise_row_weights(source: Any, grad: Any, out: Any, scratch: Any, plan: Any, flags: int, share: int) -> int:
+        """One share of backward_weight: source x, grad of y. Rows go by spans that stay in level 1."""
+        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
+        p = plan[0]
+        mode = flush_denormals() if not flags & STRICT else 0
+        item, count = source.itemsize, lanes(source)
+        base = (address(scratch) + 63) // 64 * 64 + share * p.worker_words * 8
+        ends, sums = base + p.box_at, base + p.phases_at
+        low = max(0, min(p.pad_w, p.cols))
+        high = max(low, min(p.from_w + p.pad_w - p.reach, p.cols))
+        outputs = p.groups * p.outputs
+        for k in range(p.items * share // p.shares, p.items * (share + 1) // p.shares):
+            fill_with(source, sums, 0, (p.S + count - 1) // count * count * count)
+            for number in range(p.N * p.rows):
+                image, row = number // p.rows, number % p.rows
+                x = address(source) + ((image * p.groups + k // p.outputs) * p.rows + row) * p.from_w * item
+                y = address(grad) + ((image * outputs + k) * p.rows + row) * p.cols * item
+                q = 0
+                while q < p.cols:
+                    left = q - p.pad_w
+                    if low <= q < high:
+                        some = min(high - q, ROW_SPAN)
+                        span_products(source, x + left * item, y + q * item, some, sums, p)
+                    else:
+                        some = min((low if q < low else p.cols) - q, ROW_ENDS)
+                        width = some + p.reach
+                        begin = min(max(-left, 0), width)
+                        stop = max(begin, min(p.from_w - left, width))
+                        gather_rows(source, ends, 0, x + left * item, 0, 1, begin, stop, width, 1)
+                        span_products(source, ends, y + q * item, some, sums, p)
+                    q += some
+            sum_lanes(source, address(out) + k * p.S * item, sums, p.S)
+        if not flags & STRICT:
+            restore_mode(mode)
+        return 0
+
+    return depthwise_row_weights
+
+
 def _signature(element: Any) -> Any:
     four, one = types.Array(element, 4, "C", readonly=True), types.Array(element, 1, "C", readonly=True)
     words, record = types.Array(types.int64, 1, "C"), types.Array(numba.from_dtype(RECORD), 1, "C")
     return types.int64(four, one, types.Array(element, 4, "C"), one, words, record, types.int64, types.int64)
 
 
+def _weights_signature(element: Any) -> Any:
+    four = types.Array(element, 4, "C", readonly=True)
+    words, record = types.Array(types.int64, 1, "C"), types.Array(numba.from_dtype(RECORD), 1, "C")
+    return types.int64(four, four, types.Array(element, 4, "C"), words, record, types.int64, types.int64)
+
+
 SOURCES = ("depthwise_kernels.py", "depthwise_plan.py")
 BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {
     "depthwise": _depthwise,
     "depthwise_rows": _depthwise_rows,
+    "depthwise_row_weights": _depthwise_row_weights,
 }
-SIGNATURES: dict[str, Callable[[Any], Any]] = {"depthwise": _signature, "depthwise_rows": _signature}
-HELPERS = ("tile_of", "pack", "span")
+SIGNATURES: dict[str, Callable[[Any], Any]] = {
+    "depthwise": _signature,
+    "depthwise_rows": _signature,
+    "depthwise_row_weights": _weights_signature,
+}
+HELPERS = ("tile_of", "pack", "span", "span_products")

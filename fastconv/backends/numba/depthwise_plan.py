@@ -18,12 +18,15 @@ KERNEL_ROWS = 7  # most
 TILE_ROWS = (8, 7, 4, 1)  # of a tile, 7 under odd kernels alone
 SHORT_ROW = 24  # below, several rows to a vector are better
 ROW_ENDS = 512  # outputs near a row's end that are computed at a time
+ROW_SPAN = 1024  # backward_weight: outputs to a span
+ROW_TAPS = 6  # backward_weight: in registers, two sums each
+ROW_MOST_TAPS = 32  # backward_weight: above, register blocks of several taps and vectors load less
 WORTH_THREADS = 1_000_000  # multiply-adds
 _BYTES = 16 << 10  # a packed block: half of level 1
 _COLUMNS = 1024  # most columns of a block
 
 _FIELDS = (
-    *("groups", "sources", "outputs", "R", "S", "stride_h", "step_h"),
+    *("N", "groups", "sources", "outputs", "R", "S", "stride_h", "step_h"),
     *("from_h", "from_w", "rows", "cols", "pad_h", "pad_w", "stride_w", "step_w", "phases_w"),
     # blocks, of the planes' rows and columns; a packed row and plane in bytes
     *("block_rows", "blocks_h", "block_cols", "blocks_w", "pitch", "row_bytes", "plane_bytes", "items"),
@@ -43,8 +46,8 @@ def one_row(g: Geometry) -> bool:
 
 def unsupported(operation: str, g: Geometry) -> str | None:
     """Why the depthwise kernels cannot carry this out, or None."""
-    if operation == "backward_weight":
-        return "a gradient of the weights"
+    if operation == "backward_weight" and not (one_row(g) and g.S <= ROW_MOST_TAPS):
+        return "the weights' gradient of several kernel rows, or of one that is strided, padded above or long"
     if g.groups != g.C:
         return "more than one input channel a group"
     if g.R > KERNEL_ROWS:
@@ -68,13 +71,23 @@ def _unsupported_backward_input(g: Geometry) -> str | None:
     return None
 
 
-def unwise(operation: str, g: Geometry) -> str | None:
+def unwise(operation: str, g: Geometry, threads: int) -> str | None:
     """Why they would be a poor choice, or None."""
+    if operation == "backward_weight":
+        return _unwise_weight(g, threads)
     if g.R == 1 and (g.Q if operation == "forward" else g.W) < SHORT_ROW:
         return "rows so short that several should share a vector"
     if operation == "backward_input" and g.K // g.groups > 12:
         return "more than 12 outputs a channel: they are packed apart"
     return None
+
+
+def _unwise_weight(g: Geometry, threads: int) -> str | None:
+    if max(64, 8 * g.S) > g.Q:  # the shorter the row, the more of it lies at its ends
+        return "rows so short that their ends weigh"
+    if g.groups < g.K and (g.S > 12 or g.K // g.groups > 8):
+        return "several outputs a channel with many taps: tiles of several of them share more"
+    return "fewer channels than threads" if 1 < threads > g.K else None
 
 
 class Plan(NamedTuple):
@@ -92,7 +105,7 @@ def _up(value: int, unit: int) -> int:
 
 @functools.lru_cache(maxsize=512)
 def plan(operation: str, g: Geometry, threads: int, lanes: int, item: int) -> Plan:
-    """The plan of forward or backward_input."""
+    """The plan of an operation."""
     if g.flops // 2 < WORTH_THREADS:
         threads = 1
     if g.R == 1:
@@ -107,7 +120,8 @@ def plan(operation: str, g: Geometry, threads: int, lanes: int, item: int) -> Pl
     values |= {"shares": shares, "worker_words": words}
     for name, value in values.items():
         record[name] = value
-    return Plan(record, shares, shares * words + 8, 0 if operation == "forward" else g.K * g.R * g.S * item)
+    turned = g.K * g.R * g.S * item if operation == "backward_input" else 0
+    return Plan(record, shares, shares * words + 8, turned)
 
 
 # Each of the three gives the record's fields, and `end`, the bytes of scratch of a share.
@@ -152,17 +166,23 @@ def _planes_plan(operation: str, g: Geometry, threads: int, lanes: int, item: in
 
 def _rows_plan(operation: str, g: Geometry, threads: int, lanes: int, item: int) -> dict[str, int]:
     reach = (g.S - 1) * g.dilation[1]
-    source, cols, pad = (g.W, g.Q, g.pad[1]) if operation == "forward" else (g.Q, g.W, reach - g.pad[1])
-    rows = g.N * g.K * g.H
-    parts = -(-4 * threads // rows) if threads > 1 and rows < 4 * threads else 1
+    source, cols, pad = (g.W, g.Q, g.pad[1])
+    if operation == "backward_input":
+        source, cols, pad = (g.Q, g.W, reach - g.pad[1])
+    rows = g.K if operation == "backward_weight" else g.N * g.K * g.H
+    parts = 1
+    if operation != "backward_weight" and threads > 1 and rows < 4 * threads:
+        parts = -(-4 * threads // rows)
     parts = min(parts, max(1, cols // 4096))
     length = -(-cols // parts)
     parts = -(-cols // length)
     sums_at = _up((ROW_ENDS + reach + 3 * lanes) * item, 64)
-    values = {"groups": g.groups, "outputs": g.K // g.groups, "S": g.S, "R": 1, "rows": g.H, "cols": cols}
+    values = {"N": g.N, "groups": g.groups, "outputs": g.K // g.groups, "S": g.S, "R": 1, "rows": g.H, "cols": cols}
     values |= {"from_w": source, "pad_w": pad, "dilation": g.dilation[1], "reach": reach}
     values |= {"blocks_w": parts, "block_cols": length, "items": rows * parts}
-    values |= {"box_at": 0, "phases_at": sums_at, "end": sums_at + 16 * lanes * item}
+    values |= {"box_at": 0, "phases_at": sums_at}
+    vectors = _up(g.S, lanes) if operation == "backward_weight" else 16
+    values["end"] = sums_at + vectors * lanes * item
     return values
 
 
