@@ -265,7 +265,9 @@ def conv1d(
     stride, dilation, groups : int, default 1
     padding : int, ``((before, after),)``, ``"valid"`` or ``"same"`` (stride 1; an even kernel pads one more after)
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
-    out : C-contiguous array of the result's shape and dtype to write into, not overlapping an input
+    out : C-contiguous array of the result's shape and dtype to write into, not overlapping an input. Results beyond
+        32 MB are worth one: the C library gives smaller blocks out again, but larger ones back to the system, whose
+        fresh pages are cleared first (62 MB from 1 channel and 10 taps: 12 ms, 5.5 ms into the same array each time)
     backend : {"cython", "numba", "reference"}, default the current one (:func:`use_backend`)
     algorithm : one that :func:`explain` names; default the planner's choice
 
