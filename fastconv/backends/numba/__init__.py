@@ -9,7 +9,8 @@
     compiled    kernel name, element type and ISA -> machine code, cached on disk
     kernels     the two kernels: packing and loops in plain Numba
     vector      the register blocks: LLVM vector IR
-    winograd    the same five for Winograd's algorithm: winograd, winograd_plan, winograd_kernels, winograd_blocks
+    gemm        direct, with vectors of positions copied side by side before use; gemm_rule says where that pays
+    winograd    Winograd's algorithm, in the same order: winograd, winograd_plan, winograd_kernels, winograd_blocks
     fft         convolution by FFT: fft, fft_plan, fft_kernels
     depthwise   one input channel a group: depthwise, depthwise_plan, depthwise_kernels
     cpu         the list of vector instruction sets
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from ...geometry import Geometry
-from . import depthwise_plan, fft_plan, winograd_plan
+from . import depthwise_plan, fft_plan, gemm_rule, winograd_plan
 
 NAME = "numba"
 
@@ -143,4 +144,16 @@ class _Direct(_Algorithm):
     name = "direct"
 
 
-ALGORITHMS = (_Winograd(), _Fft(), _Depthwise(), _Direct())
+class _Gemm(_Algorithm):
+    name = "gemm"
+
+    def unsupported(self, operation: str, g: Geometry, dtype: np.dtype[Any]) -> str | None:
+        if operation == "backward_weight":
+            return "for forward and backward_input alone"
+        return super().unsupported(operation, g, dtype) or gemm_rule.unsupported(g)
+
+    def unwise(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> str | None:
+        return gemm_rule.unwise(operation, g)
+
+
+ALGORITHMS = (_Winograd(), _Fft(), _Depthwise(), _Gemm(), _Direct())

@@ -128,4 +128,15 @@ def channel_shapes(isa: Isa) -> list[tuple[int, int]]:
     return [(8, 3), (8, 1), (4, 4), (1, 8)] if isa.registers >= 32 else [(6, 2), (4, 3), (4, 1), (1, 8)]
 
 
+def panel_rows(isa: Isa) -> tuple[int, ...]:
+    """The most rows of a block whose columns are a panel of 1, 2 or 3 vectors."""
+    return (8, 8, 8) if isa.registers >= 32 else (6, 6, 4)
+
+
+def panel_shapes(isa: Isa) -> list[tuple[int, int]]:
+    """The blocks of panels, rows x vectors: every number of rows up to the most of any, as none may be summed twice."""
+    most = panel_rows(isa)
+    return [(rows, cols) for cols in (1, 2, 3) for rows in range(1, max(most) + 1)]
+
+
 GUARDED_SHAPE = (1, 4)  # for the calls whose weights or inputs hold inf or NaN

@@ -27,23 +27,23 @@ class _Call(NamedTuple):
     kernel: Callable[..., int]
 
 
-def _plan(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, isa: Isa) -> Plan:
+def _plan(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, isa: Isa, panels: bool) -> Plan:
     if g.flops < WORTH_THREADS:
         threads = 1
     if operation == "backward_weight":
         return gradient_plan(g, dtype.itemsize, threads, isa)
-    return correlate_plan(operation, g, dtype.itemsize, threads, isa)
+    return correlate_plan(operation, g, dtype.itemsize, threads, isa, panels)
 
 
 @functools.lru_cache(maxsize=1024)
-def _prepare(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, isa: Isa) -> _Call:
+def _prepare(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, isa: Isa, panels: bool) -> _Call:
     name = "gradient" if operation == "backward_weight" else "correlate"
-    return _Call(_plan(operation, g, dtype, threads, isa), kernel(name, dtype, isa))
+    return _Call(_plan(operation, g, dtype, threads, isa, panels), kernel(name, dtype, isa))
 
 
-def workspace(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> int:
+def workspace(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, panels: bool = False) -> int:
     """Bytes of scratch that :func:`run` allocates."""
-    plan = _plan(operation, g, dtype, threads, current())
+    plan = _plan(operation, g, dtype, threads, current(), panels)
     size = plan.scratch_words * 8
     if plan.split == BY_TILES:
         size += (plan.shares - 1) * g.K * (g.C // g.groups) * g.R * g.S * dtype.itemsize
@@ -59,9 +59,10 @@ def run(
     bias: np.ndarray | None,
     threads: int,
     strict: bool,
+    panels: bool = False,
 ) -> None:
-    """Carry out one operation: see :class:`fastconv.backends.Algorithm`."""
-    plan, function = _prepare(operation, g, x.dtype, threads, current())
+    """Carry out one operation: see :class:`fastconv.backends.Algorithm`; `panels`: see :mod:`.gemm`."""
+    plan, function = _prepare(operation, g, x.dtype, threads, current(), panels)
     record, tables, shares, split, words = plan
     scratch = np.empty(words, np.int64)
     flags = STRICT if strict else 0

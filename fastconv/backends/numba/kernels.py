@@ -38,14 +38,17 @@ from .vector import (
     address,
     all_finite,
     channel_block,
+    copy_panels,
     correlate_block,
     fill_with,
     flush_denormals,
     gather_rows,
     gradient_block,
     lanes,
+    panel_block,
     restore_mode,
     spread_rows,
+    store_pieces,
     transpose,
 )
 
@@ -254,6 +257,70 @@ def pack(
                     fill_with(source, place, 0, (end - place) // item)
 
 
+def multiply_panels(
+    like: Any, positions: Any, taps: Any, rows: Any, bias: Any, out: Any, direct: Any, places: Any, p: Any
+) -> None:
+    """All positions of a tile, for one run of target channels and one phase, by way of panels.
+
+    Some panels of vectors at a time are copied from `positions` (address, elements that may be read, vectors), `taps`
+    (addresses of their offsets, number) in parts that stay in L1; then the `rows` of weights (address, stride, number)
+    pass over them. Sums go to `out` (address, stride): to the end of the tile or, where direct[0], from there to their
+    pieces in the target (address, stride: direct[2:]) each time; the first direct[1] vectors lie side by side in the
+    target and go straight there. `places`: of the panels, segments and pieces.
+    """
+    packed, there, vectors = positions
+    offsets, all_taps = taps
+    weights, row_bytes, run = rows
+    start, bias_step = bias
+    sums, sums_stride = out
+    straight, plain, target, target_stride = direct
+    panels_at, segments, pieces = places
+    item, count = like.itemsize, lanes(like)
+    vector_bytes = count * item
+    total = (vectors + p.panel_cols - 1) // p.panel_cols
+    blocks = (run + p.panel_rows - 1) // p.panel_rows
+    parts = max((all_taps + p.panel_taps - 1) // p.panel_taps, 1)
+    rounds = (total + p.panel_together - 1) // p.panel_together
+    for number in range(rounds):
+        first, end = total * number // rounds, total * (number + 1) // rounds
+        v_from, v_to = vectors * first // total, vectors * end // total
+        here, stride = sums + (0 if straight else v_from * vector_bytes), sums_stride
+        in_target = v_to <= plain
+        if in_target:
+            here, stride = target + v_from * vector_bytes, target_stride
+        panels = end - first
+        cols = (v_to - v_from + panels - 1) // panels
+        longer = v_to - v_from - panels * (cols - 1)
+        for part in range(parts):
+            tap, last = all_taps * part // parts, all_taps * (part + 1) // parts
+            begin = packed + v_from * vector_bytes
+            copy_panels(
+                like, cols, panels_at, begin, offsets + tap * 8, last - tap, panels, longer, there - v_from * count
+            )
+            for block in range(blocks):
+                row, row_end = run * block // blocks, run * (block + 1) // blocks
+                v, panel = 0, panels_at
+                for j in range(panels):
+                    width = cols if j < longer else cols - 1
+                    panel_block(
+                        like,
+                        (width - 1) * p.panel_most + row_end - row - 1,
+                        panel,
+                        weights + row * row_bytes + tap * item,
+                        row_bytes,
+                        last - tap,
+                        start + row * bias_step,
+                        part,
+                        here + row * stride + v * vector_bytes,
+                        stride,
+                    )
+                    v += width
+                    panel += (last - tap) * width * vector_bytes
+        if straight and not in_target:
+            tables = segments + v_from * 8
+            store_pieces(like, here, sums_stride, run, v_to - v_from, target, target_stride, tables, pieces)
+
+
 def _correlate(
     fingerprint: str,
 ) -> Callable[[Any, Any, Any, Any, Any, Any, Any, int, int], int]:
@@ -287,7 +354,9 @@ def _correlate(
         shape, block_rows, block_cols = p.shape, p.block_rows, p.block_cols
         if guarded:
             shape, block_rows, block_cols = p.guarded_shape, p.guarded_rows, p.guarded_cols
-        if p.backward and not guarded and not all_finite(weights, address(weights), weights.size):
+        panels = p.panel_cols > 0 and not guarded
+        in_place = p.in_place != 0
+        if p.backward and not guarded and not in_place and not all_finite(weights, address(weights), weights.size):
             if not flags & STRICT:
                 restore_mode(mode)
             return 1
@@ -322,9 +391,12 @@ def _correlate(
             vectors = (flat + count - 1) // count
             fill = vectors * count + p.span_h * p.pitch + p.span_w
             shape_of_tile = (images, rows, row_from, column_from, fill)
-            pack(
-                source, image_from, group * channels, channels, shape_of_tile, p, tables, packed, ones if guarded else 0
-            )
+            if in_place:
+                plane = (image_from * p.groups + group) * channels
+                packed = address(source) + plane * p.channel_bytes + column_from * item
+            else:
+                ones_too = ones if guarded else 0
+                pack(source, image_from, group * channels, channels, shape_of_tile, p, tables, packed, ones_too)
 
             for run_number in range((k_count + run - 1) // run):
                 run_from = min(k_low + run_number * run, k_high - run)
@@ -362,6 +434,27 @@ def _correlate(
                             before = tap + (a * p.target_step_w + b) * count
                             row_bytes += count * item
                             first_row = base + p.weights_at + before * flip_count * item - flip_from * row_bytes
+                        if panels:
+                            start = zeros
+                            if flags & BIAS_PER_CHANNEL:
+                                start = address(bias) + (group * outputs + run_from) * item
+                            bias_step = item if flags & BIAS_PER_CHANNEL else 0
+                            out, out_stride = base + p.sums_at, p.panel_together * p.panel_cols * count * item
+                            if not direct:
+                                out, out_stride = targets + b * p.target_bytes, p.target_step_w * p.target_bytes
+                            place = address(target) + (corner + run_from * target_plane) * item
+                            multiply_panels(
+                                source,
+                                (packed, flat if in_place else vectors * count, vectors),
+                                (base + p.taps_at + tap * 8, taps),
+                                (first_row + run_from * row_bytes, row_bytes, run),
+                                (start, bias_step),
+                                (out, out_stride),
+                                (1 if direct else 0, flat // count if in_place else 0, place, target_plane * item),
+                                (base + p.panels_at, base + p.segments_at, base + p.pieces_at),
+                                p,
+                            )
+                            continue
                         for v in range(0, vectors, block_cols):
                             for number in range((run + block_rows - 1) // block_rows):
                                 k = min(run_from + number * block_rows, run_from + run - block_rows)
@@ -620,5 +713,15 @@ SIGNATURES: dict[str, Callable[[Any], Any]] = {
 
 SOURCES = ("kernels.py", "plan.py")
 HELPERS = (  # callees first
-    *("clip", "first_tap", "list_taps", "flip_weights", "plain_pieces", "draw_pieces", "pack", "transpose_grad"),
+    *(
+        "clip",
+        "first_tap",
+        "list_taps",
+        "flip_weights",
+        "plain_pieces",
+        "draw_pieces",
+        "pack",
+        "multiply_panels",
+        "transpose_grad",
+    ),
 )

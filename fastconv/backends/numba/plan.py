@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import Geometry
-from .cpu import GUARDED_SHAPE, Isa, block_shapes, channel_shapes
+from .cpu import GUARDED_SHAPE, Isa, block_shapes, channel_shapes, level2_bytes, panel_rows
 
 _FIELDS = (
     # the map: see kernels
@@ -31,6 +31,8 @@ _FIELDS = (
     *("pitch", "plane_bytes", "channel_bytes"),
     # the register block, and how many channels go together
     *("shape", "block_rows", "block_cols", "guarded_shape", "guarded_rows", "guarded_cols"),
+    # panels (panel_cols 0: none): vectors, taps and panels at a time, most rows of a block; is the source read in place
+    *("panel_cols", "panel_taps", "panel_together", "panel_rows", "panel_most", "in_place"),
     # backward_weight with output channels in the lanes (lane_cols 0: not), and the bytes from a position to the next
     *("lane_shape", "lane_rows", "lane_cols", "position_bytes"),
     *(
@@ -47,7 +49,7 @@ _FIELDS = (
     *("shares", "channel_splits", "split", "share_words"),
     # scratch of one share: byte offsets, the packed source being at 0
     *("weights_at", "targets_at", "grads_at", "guard_at", "taps_at", "guards_at", "starts_at"),
-    *("segments_at", "pieces_at", "zeros_at", "ones_at"),
+    *("segments_at", "pieces_at", "zeros_at", "ones_at", "panels_at", "sums_at"),
 )
 RECORD = np.dtype([(name, np.int64) for name in _FIELDS])
 _INDEX = {name: number for number, name in enumerate(_FIELDS)}
@@ -60,6 +62,11 @@ _SMALL_TILE_POSITIONS = 2048  # images share a tile up to here
 _TARGET_BYTES = 256 << 10
 _L1_BYTES = 40 << 10
 _CHUNK_BYTES = 4096  # of each gradient row in one run of a block: 64 vectors of 64 bytes
+_PANEL_TAPS = (
+    192  # of a panel: 18 KB with 3 vectors of 32 bytes, so that it stays in L1 while the channels pass over it
+)
+_PANELS_TOGETHER = 4  # that a block of channels passes over, its weights in L1
+_SUMS_BYTES = 128 << 10
 
 
 BY_GROUPS, BY_CHANNELS, BY_TILES = 0, 1, 2  # which way backward_weight is cut into shares
@@ -129,13 +136,15 @@ class _Tile(NamedTuple):
         return self.images * (self.rows + span_h) * (self.cols + span_w)
 
 
-def _choose_tile(g: Geometry, h: _Axis, w: _Axis, position_bytes: int, lanes: int, jobs: int, shares: int) -> _Tile:
-    """The largest tile within the aims, and enough of them for the shares where the jobs beside them are too few."""
+def _choose_tile(
+    g: Geometry, h: _Axis, w: _Axis, position_bytes: int, lanes: int, jobs: int, shares: int, most: int = _TILE_BYTES
+) -> _Tile:
+    """The largest tile within the aims (`most` bytes), and enough tiles for the shares where other jobs are too few."""
     tile = _Tile(1, h.length, w.length)
 
     def too_large(t: _Tile) -> bool:
         positions = t.positions(h.span, w.span)
-        return positions * position_bytes > _TILE_BYTES or positions > _TILE_POSITIONS
+        return positions * position_bytes > most or positions > _TILE_POSITIONS
 
     # rows and columns are halved while the halo that is then packed twice stays the smaller part
     while too_large(tile):
@@ -149,8 +158,8 @@ def _choose_tile(g: Geometry, h: _Axis, w: _Axis, position_bytes: int, lanes: in
             break
     if (tile.rows, tile.cols) == (h.length, w.length):
         one = tile.positions(h.span, w.span)
-        most = min(_SMALL_TILE_POSITIONS, _TILE_BYTES // position_bytes)
-        tile = tile._replace(images=max(1, min(g.N, most // one)))
+        fit = min(_SMALL_TILE_POSITIONS, most // position_bytes)
+        tile = tile._replace(images=max(1, min(g.N, fit // one)))
         if shares > 1:
             tile = tile._replace(images=min(tile.images, max(1, -(-g.N * jobs // shares))))
         tile = tile._replace(images=-(-g.N // -(-g.N // tile.images)))  # even tiles
@@ -226,8 +235,8 @@ def _vectors(tile: _Tile, h: _Axis, w: _Axis, lanes: int) -> int:
 
 
 @functools.lru_cache(maxsize=512)
-def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Isa) -> Plan:
-    """The plan of forward or backward_input."""
+def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Isa, panels: bool = False) -> Plan:
+    """The plan of forward or backward_input; with `panels`, vectors of positions are copied side by side before use."""
     backward = operation == "backward_input"
     lanes = isa.vector_bytes // item
     h = _axis(g.H, g.P, g.R, g.stride[0], g.pad[0], g.dilation[0], backward)
@@ -237,8 +246,17 @@ def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Is
         channels, outputs = outputs, channels
     shares = max(1, threads)
     position_bytes = channels * len(h.phases) * len(w.phases) * item
-    tile = _choose_tile(g, h, w, position_bytes, lanes, g.groups, shares)
+    in_place = panels and _in_place(g, lanes)
+    if in_place:  # of one image, and as many positions as make enough jobs
+        most = max(8 * lanes, -(-g.Q * g.N * g.groups // (4 * shares))) if shares > 1 else _TILE_POSITIONS
+        pieces = -(-g.Q // _up(min(most, _TILE_POSITIONS), lanes))
+        tile = _Tile(1, 1, min(_up(-(-g.Q // pieces), lanes), g.Q))
+    else:
+        room = min(_TILE_BYTES, level2_bytes() // 2) if panels else _TILE_BYTES
+        tile = _choose_tile(g, h, w, position_bytes, lanes, g.groups, shares, room)
     values, tables = _common(g, h, w, tile, lanes, item)
+    if in_place:
+        values["channel_bytes"] = g.Q * item
     jobs = g.groups * values["tiles"]
     # Channels are split rather than tiles where those would leave a thread idle for long, and the block still fits.
     splits = 1
@@ -269,7 +287,7 @@ def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Is
     flip_runs = backward and values["tiles"] <= 2 * shares and most * taps * item > _TILE_BYTES
     if flip_runs:
         run = min(run, _up(max(1, _TILE_BYTES // (taps * item)), rows))
-    highest = max(rows, GUARDED_SHAPE[0])
+    highest = max(rows, GUARDED_SHAPE[0], *panel_rows(isa))
     values |= {
         "backward": int(backward),
         "rows_first": int(h.target_step * w.target_step > 1),
@@ -289,10 +307,13 @@ def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Is
         "shares": shares,
         "channel_splits": splits,
     }
+    panel = _panels(run, vectors, taps, per_phase, isa) if panels else None
+    if panel is not None:
+        values |= panel | {"in_place": int(in_place)}
     layout = _Layout()
     # beyond the last plane: what the last block of positions reads of it, and a row's excess over whole vectors
     slack = (widest + 2) * isa.vector_bytes + (h.span * values["pitch"] + w.span) * item
-    layout.take((channels + int(backward)) * values["channel_bytes"] + slack)
+    layout.take(0 if in_place else (channels + int(backward)) * values["channel_bytes"] + slack)
     spare = h.target_step * w.target_step * isa.vector_bytes
     flipped = run if flip_runs else most
     values["weights_at"] = layout.take((taps * item + spare) * flipped if backward else 0)
@@ -305,8 +326,49 @@ def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Is
     values["pieces_at"] = layout.take((vectors + tile.images * tile.rows if direct else widest) * 16)
     values["zeros_at"] = layout.take(values["zeros_count"] * item)
     values["ones_at"] = layout.take(values["ones_count"] * item)
+    if panel is not None:
+        together = panel["panel_cols"] * panel["panel_together"] * isa.vector_bytes
+        values["panels_at"] = layout.take(panel["panel_taps"] * together)
+        values["sums_at"] = layout.take(run * together if direct else 0)
     values["share_words"] = layout.end // 8
     return Plan(_fill(values), tables, shares, 0, shares * layout.end // 8 + 8)
+
+
+def _pixelwise(g: Geometry) -> bool:
+    """A 1x1 kernel that touches every pixel once."""
+    return (g.R, g.S, g.stride, g.pad, g.P, g.Q) == (1, 1, (1, 1), (0, 0), g.H, g.W)
+
+
+def flattened(g: Geometry) -> Geometry:
+    """The same map in one row, where that is possible."""
+    return g._replace(H=1, W=g.H * g.W, P=1, Q=g.P * g.Q, dilation=(1, 1)) if _pixelwise(g) else g
+
+
+def _in_place(g: Geometry, lanes: int) -> bool:
+    """Positions lie in the source as panels need them, in rows long enough to be cut image by image."""
+    return _pixelwise(g) and g.H == 1 and (g.N == 1 or 6 * lanes <= g.Q)
+
+
+def _panels(run: int, vectors: int, taps: int, depth: int, isa: Isa) -> dict[str, int]:
+    """The shape of panels for which a tile takes the fewest cycles: multiply-adds, loads, and latency of few sums."""
+    best, cols = float("inf"), 1
+    most = panel_rows(isa)
+    for each, rows in enumerate(most, 1):
+        row_blocks, col_blocks = -(-run // rows), -(-vectors // each)
+        r, v = run / row_blocks, vectors / col_blocks
+        step = max(4.0, 0.5 * r * v, 0.5 * (r + v))
+        cost = row_blocks * col_blocks * ((step + 0.2) * depth + 30)
+        if cost < best:
+            best, cols = cost, each
+    depth = min(taps, _PANEL_TAPS)
+    row_bytes = run * cols * isa.vector_bytes
+    return {
+        "panel_cols": cols,
+        "panel_taps": depth,
+        "panel_together": max(1, min(_PANELS_TOGETHER, _SUMS_BYTES // row_bytes, -(-vectors // cols))),
+        "panel_rows": most[cols - 1],
+        "panel_most": max(most),
+    }
 
 
 @functools.lru_cache(maxsize=512)

@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .cpu import GUARDED_SHAPE, ISAS, Isa, architecture, block_shapes, channel_shapes
+from .cpu import GUARDED_SHAPE, ISAS, Isa, architecture, block_shapes, channel_shapes, panel_rows, panel_shapes
 
 target: Isa = ISAS[-1]
 
@@ -444,6 +444,165 @@ def _correlate_body(emit: Emit, rows: int, cols: int, guarded: bool, args: Seque
 
 
 @intrinsic
+def copy_panels(
+    typingctx: Any,
+    like: Any,
+    cols: Any,
+    out: Any,
+    source: Any,
+    offsets: Any,
+    taps: Any,
+    panels: Any,
+    longer: Any,
+    there: Any,
+) -> Any:
+    """Panels of vectors, side by side in the source: each to out[tap][vector], one panel after the other.
+
+    The first `longer` of the `panels` have `cols` vectors, the others one less. Vector v of tap t is read at source +
+    offsets[t] + v vectors; from element `there` on, nothing is read and zeros are written.
+    """
+
+    def body(emit: Emit, args: Sequence[Any]) -> None:
+        cols, out, source, offsets, taps, panels, longer, there = args
+        builder = emit.builder
+        less = emit.plus(cols, -1)
+        vectors = builder.add(builder.mul(panels, less), longer)
+        whole = builder.icmp_signed(">=", there, emit.times(vectors, emit.lanes))
+
+        def copy(most: int, load: Callable[[Any, Any], Any]) -> None:
+            with emit.loop(taps) as t:
+                begin = builder.add(source, emit.word(emit.plus(offsets, emit.times(t, 8))))
+                for width, low, high in ((most, emit.const(0), longer), (most - 1, longer, panels)):
+                    with emit.loop(builder.sub(high, low)) as number:
+                        before = builder.add(emit.times(builder.add(low, number), most - 1), longer)
+                        if width == most:
+                            before = emit.times(number, most)
+                        to = builder.add(builder.mul(before, taps), emit.times(t, width))
+                        to = builder.add(out, emit.times(to, emit.vector_bytes))
+                        place = builder.add(begin, emit.times(before, emit.vector_bytes))
+                        for v in range(width):
+                            value = load(emit.plus(place, v * emit.vector_bytes), emit.plus(before, v))
+                            emit.store(value, emit.plus(to, v * emit.vector_bytes))
+
+        def load_there(place: Any, number: Any) -> Any:
+            first = emit.times(number, emit.lanes)
+            return emit.load_masked(place, emit.between(first, 1, emit.const(0), there))
+
+        def copy_both(most: int) -> None:
+            with builder.if_else(whole) as (then, otherwise):
+                with then:
+                    copy(most, lambda place, number: emit.load(place))
+                with otherwise:
+                    copy(most, load_there)
+
+        emit.cases(cols, {most: functools.partial(copy_both, most) for most in (1, 2)}, lambda: copy_both(3))
+
+    return addresses(like, 8), void(lambda emit, args: call_apart(emit, "copy_panels", body, args))
+
+
+@intrinsic
+def panel_block(
+    typingctx: Any,
+    like: Any,
+    shape: Any,
+    panel: Any,
+    weights: Any,
+    weight_stride: Any,
+    taps: Any,
+    bias: Any,
+    again: Any,
+    out: Any,
+    out_stride: Any,
+) -> Any:
+    """rows output channels x the vectors of a panel: out[i][v] = sum over `taps` of weights[i][t] * panel[t][v].
+
+    Strides in bytes; `shape` counts :func:`fastconv.backends.numba.cpu.panel_shapes`. Each sum starts from bias[i] or,
+    with `again`, from what is in `out`.
+    """
+    return addresses(like, 9), void(_panel_switch)
+
+
+def _panel_switch(emit: Emit, args: Sequence[Any]) -> None:
+    calls: dict[int, Callable[[], None]] = {}
+    for number, (rows, cols) in enumerate(panel_shapes(target)):
+        if rows > panel_rows(target)[cols - 1]:
+            continue
+        body = functools.partial(_panel_body, rows, cols)
+        calls[number] = functools.partial(call_apart, emit, f"panel.{rows}x{cols}", body, args[1:])
+    emit.cases(args[0], calls, lambda: None)
+
+
+def _panel_body(rows: int, cols: int, emit: Emit, args: Sequence[Any]) -> None:
+    panel, weights, weight_stride, taps, bias, again, out, out_stride = args
+    builder = emit.builder
+    sums = emit.variables(rows * cols)
+    row_of, out_row = [weights], [out]
+    for _ in range(rows - 1):
+        row_of.append(builder.add(row_of[-1], weight_stride))
+        out_row.append(builder.add(out_row[-1], out_stride))
+    with emit.loop(taps) as t:
+        at = builder.add(panel, emit.times(t, cols * emit.vector_bytes))
+        held = [emit.load(emit.plus(at, v * emit.vector_bytes)) for v in range(cols)]
+        column = emit.times(t, emit.element_bytes)
+        for i in range(rows):
+            weight = emit.broadcast(builder.add(row_of[i], column))
+            for v in range(cols):
+                slot = sums[i * cols + v]
+                builder.store(emit.fma(weight, held[v], builder.load(slot)), slot)
+    with builder.if_else(builder.icmp_signed("!=", again, emit.const(0))) as (then, otherwise):
+        with then:
+            for number, slot in enumerate(sums):
+                before = emit.load(emit.plus(out_row[number // cols], number % cols * emit.vector_bytes))
+                builder.store(builder.fadd(builder.load(slot), before), slot)
+        with otherwise:
+            for i in range(rows):
+                start = emit.broadcast(emit.plus(bias, i * emit.element_bytes))
+                for slot in sums[i * cols : (i + 1) * cols]:
+                    builder.store(builder.fadd(builder.load(slot), start), slot)
+    for number, slot in enumerate(sums):
+        emit.store(builder.load(slot), emit.plus(out_row[number // cols], number % cols * emit.vector_bytes))
+
+
+@intrinsic
+def store_pieces(
+    typingctx: Any,
+    like: Any,
+    sums: Any,
+    sums_stride: Any,
+    rows: Any,
+    vectors: Any,
+    out: Any,
+    out_stride: Any,
+    segments: Any,
+    pieces: Any,
+) -> Any:
+    """Rows of vectors to their places, piece by piece: see :func:`correlate_block` for the two tables."""
+
+    def body(emit: Emit, args: Sequence[Any]) -> None:
+        sums, sums_stride, rows, vectors, out, out_stride, segments, pieces = args
+        builder = emit.builder
+        together = 8  # rows, planes of the target: a mask is made once for all of them
+        with emit.loop(builder.sdiv(emit.plus(rows, together - 1), emit.const(together))) as block:
+            first_row = emit.times(block, together)
+            count = emit.smaller(emit.const(together), builder.sub(rows, first_row))
+            begin = builder.add(sums, builder.mul(first_row, sums_stride))
+            first_out = builder.add(out, builder.mul(first_row, out_stride))
+            with emit.loop(vectors) as v:
+                segment = builder.add(segments, emit.times(v, 8))
+                first = emit.word(segment)
+                here = builder.add(begin, emit.times(v, emit.vector_bytes))
+                with emit.loop(builder.sub(emit.word(emit.plus(segment, 8)), first)) as number:
+                    piece = emit.plus(pieces, emit.times(builder.add(first, number), 16))
+                    mask = emit.mask(emit.word(emit.plus(piece, 8)))
+                    place = builder.add(first_out, emit.word(piece))
+                    with emit.loop(count) as row:
+                        value = emit.load(builder.add(here, builder.mul(row, sums_stride)))
+                        emit.store_most(value, builder.add(place, builder.mul(row, out_stride)), mask)
+
+    return addresses(like, 8), void(lambda emit, args: call_apart(emit, "store_pieces", body, args))
+
+
+@intrinsic
 def gradient_block(
     typingctx: Any,
     like: Any,
@@ -718,23 +877,36 @@ def transpose(
         def squares(total: Any) -> Any:
             return builder.sdiv(emit.plus(total, lanes - 1), emit.const(lanes))
 
-        with emit.loop(squares(rows)) as square_i, emit.loop(squares(columns)) as square_j:
-            i, j = emit.times(square_i, lanes), emit.times(square_j, lanes)
+        def edge(i: Any, j: Any, start: Any, place: Any) -> None:
             in_columns = emit.between(j, 1, emit.const(0), columns)
             in_rows = emit.between(i, 1, emit.const(0), rows)
-            start = builder.add(source, emit.times(j, emit.element_bytes))
             vectors = []
             for lane in range(lanes):
                 row = emit.plus(i, lane)  # below the last row, that row again: readable, and not stored
                 row = builder.select(builder.icmp_signed("<", row, rows), row, emit.plus(rows, -1))
                 vectors.append(emit.load_masked(builder.add(start, builder.mul(row, source_stride)), in_columns))
-            vectors = emit.transposed(vectors)
-            place = builder.add(out, builder.add(emit.times(i, emit.element_bytes), builder.mul(j, out_stride)))
-            for lane in range(lanes):
+            for lane, value in enumerate(emit.transposed(vectors)):
                 wanted = builder.icmp_signed("<", emit.plus(j, lane), columns)
                 mask = builder.and_(in_rows, emit.splat(wanted, emit.bits))
-                emit.store_masked(vectors[lane], place, mask)
-                place = builder.add(place, out_stride)
+                emit.store_masked(value, builder.add(place, builder.mul(emit.const(lane), out_stride)), mask)
+
+        with emit.loop(squares(rows)) as square_i, emit.loop(squares(columns)) as square_j:
+            i, j = emit.times(square_i, lanes), emit.times(square_j, lanes)
+            start = builder.add(source, emit.times(j, emit.element_bytes))
+            place = builder.add(out, builder.add(emit.times(i, emit.element_bytes), builder.mul(j, out_stride)))
+            inside = builder.and_(
+                builder.icmp_signed("<=", emit.plus(i, lanes), rows),
+                builder.icmp_signed("<=", emit.plus(j, lanes), columns),
+            )
+            with builder.if_else(inside) as (then, otherwise):
+                with then:  # a masked store may cost many plain ones
+                    places = [
+                        builder.add(start, builder.mul(emit.plus(i, lane), source_stride)) for lane in range(lanes)
+                    ]
+                    for lane, value in enumerate(emit.transposed([emit.load(each) for each in places])):
+                        emit.store(value, builder.add(place, builder.mul(emit.const(lane), out_stride)))
+                with otherwise:
+                    edge(i, j, start, place)
 
     return addresses(like, 6), void(body)
 
