@@ -1,4 +1,4 @@
-"""Direct summation with the two kernels: the one algorithm of the Numba backend."""
+"""Direct summation with the two kernels of :mod:`.kernels`; forward and backward_input also by way of panels (gemm)."""
 
 from __future__ import annotations
 
