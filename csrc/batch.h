@@ -150,6 +150,8 @@ static const char *FC(batch_unwise)(const fc_geometry *g, fc_operation operation
     return NULL;
 }
 static const char *FC(batch_unwise_forward)(const fc_geometry *g, int threads) {
+    if (g->K / g->groups >= 4 && direct_along_rows(g->C / g->groups * g->R * g->S, g->Q))
+        return "few products to a sum, and rows that fill vectors: direct reads and writes them in place";
     return FC(batch_unwise)(g, FC_FORWARD, threads);
 }
 static const char *FC(batch_unwise_backward_input)(const fc_geometry *g, int threads) {
@@ -217,6 +219,8 @@ static void FC(batch_planes)(const FC(batch) *d, const real *box, const real *w,
         for (ptrdiff_t n = 0; n < nb; n++) {
             const ptrdiff_t j0 = fc_part(s->cols, nb, n), vb = fc_part(s->cols, nb, n + 1) - j0;
             FC(tile_run) run = {.x = box + (i * s->pitch + j0) * LANES, .w_step = d->taps, .out = tile};
+            run.out_step = vb * LANES;
+            run.rows = run.tiles = 1;
             if (d->operation == FC_FORWARD) {
                 FC(add_taps)(&run, 0, d->taps, w, d->offsets, cb, vb);
             } else {

@@ -28,23 +28,33 @@
 #endif
 #endif
 
-/* What a tile works on; `add`: to what is in `out`. */
+/* What a tile works on: the sums of channel c go to out + c * out_step; `add`: to what is there. The same for `tiles`
+ * runs of pixels side by side, in each of `rows` rows. */
 typedef struct {
     const real *x, *w;
     const ptrdiff_t *offset;
     ptrdiff_t w_step, taps;
     real *out;
+    ptrdiff_t out_step;
+    ptrdiff_t rows, tiles, x_row, out_row;
+    const real *bias; /* one number a channel, or NULL */
     int add;
 } FC(tile_run);
 
-/* VB and CB are literals at every call, and the body is inlined: the arrays become registers. */
-FC_INLINE void FC(tile)(const int CB, const int VB, const FC(tile_run) *run) {
-    const real *w = run->w;
-    const ptrdiff_t w_step = run->w_step;
+/* One tile. VB and CB are literals at every call, and the body is inlined: the arrays become registers. */
+FC_INLINE void FC(tile_once)(const int CB, const int VB, const FC(tile_run) *run, const real *x, real *out) {
+    const real *w = run->w, *const end = w + run->taps;
+    const ptrdiff_t w_step = run->w_step, out_step = run->out_step, *offset = run->offset;
     vec sum[FC_MAX_TILE];
-    FC_UNROLL for (int i = 0; i < CB * VB; i++) sum[i] = (vec){0};
-    FC_ROLLED for (ptrdiff_t t = 0; t < run->taps; t++, w++) {
-        const real *at = run->x + run->offset[t];
+    if (run->bias)
+        FC_UNROLL for (int c = 0; c < CB; c++) {
+            const vec bias = FC(splat)(run->bias[c]);
+            FC_UNROLL for (int v = 0; v < VB; v++) sum[c * VB + v] = bias;
+        }
+    else
+        FC_UNROLL for (int i = 0; i < CB * VB; i++) sum[i] = (vec){0};
+    FC_ROLLED for (; w < end; w++, offset++) {
+        const real *at = x + *offset;
         vec held[FC_MAX_VB];
         if (CB <= VB) { /* hold the weights, stream the pixels */
             FC_UNROLL for (int c = 0; c < CB; c++) held[c] = FC(splat)(w[c * w_step]);
@@ -60,10 +70,23 @@ FC_INLINE void FC(tile)(const int CB, const int VB, const FC(tile_run) *run) {
             }
         }
     }
-    real *out = run->out;
     if (run->add)
-        FC_UNROLL for (int i = 0; i < CB * VB; i++) sum[i] += FC(load)(out + i * LANES);
-    FC_UNROLL for (int i = 0; i < CB * VB; i++) FC(store)(out + i * LANES, sum[i]);
+        FC_UNROLL for (int c = 0; c < CB; c++)
+            FC_UNROLL for (int v = 0; v < VB; v++) sum[c * VB + v] += FC(load)(out + c * out_step + v * LANES);
+    FC_UNROLL for (int c = 0; c < CB; c++)
+        FC_UNROLL for (int v = 0; v < VB; v++) FC(store)(out + c * out_step + v * LANES, sum[c * VB + v]);
+}
+
+/* All of them in one function: calling one a tile costs a sixth of the time where there are 27 taps. */
+FC_INLINE void FC(tile)(const int CB, const int VB, const FC(tile_run) *run) {
+    const real *row = run->x;
+    real *to = run->out;
+    for (ptrdiff_t i = run->rows; i; i--, row += run->x_row, to += run->out_row) {
+        const real *x = row;
+        real *out = to;
+        for (ptrdiff_t n = run->tiles; n; n--, x += VB * LANES, out += VB * LANES)
+            FC(tile_once)(CB, VB, run, x, out);
+    }
 }
 
 /* One function per CB, a case per VB: literal sizes, so that nothing but registers is left of the arrays. */
