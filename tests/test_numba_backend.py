@@ -49,7 +49,11 @@ assert not failures
 pid = os.fork()
 if pid == 0:
     signal.alarm(60)
-    os._exit(0 if (compute() == right).all() else 1)
+    fine = (compute() == right).all()
+    alone = "fastconv" not in [thread.name for thread in threading.enumerate()]
+    told = any("forked" in note for note in fc.explain((2, 8, 9, 9), (8, 8, 3, 3)).notes)
+    os._exit(0 if fine and alone and told else 1)
+assert not any("forked" in note for note in fc.explain((2, 8, 9, 9), (8, 8, 3, 3)).notes)
 assert os.waitpid(pid, 0)[1] == 0
 """
 

@@ -58,6 +58,13 @@ def isa() -> str:
     return current().name
 
 
+def notes() -> list[str]:
+    """For :func:`fastconv.explain`: what holds in this process alone."""
+    from .workers import forked
+
+    return ["one thread computes: this process was forked from one that had used the Numba backend"] if forked else []
+
+
 def use_isa(name: str | None) -> str:
     """Use instruction set `name` from now on (None: the best), process-wide; returns the one in use. For tests.
 

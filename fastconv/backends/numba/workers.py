@@ -2,8 +2,9 @@
 
 The kernels are the same machine code for any number of threads: a call is cut into shares beforehand, the caller runs
 the first one and sleeping Python threads the others, all without the GIL. So none of Numba's threading layers is used:
-no second compilation, nothing that aborts when two Python threads call at once, nothing that hangs after a fork. A
-hand-over costs about 10 us, paid only above :data:`.direct.WORTH_THREADS`.
+no second compilation, nothing that aborts when two Python threads call at once, nothing that hangs after a fork. In a
+forked child the caller runs all shares, to the same bits: processes that fork share the CPUs as it is. A hand-over
+costs about 10 us, paid only above :data:`.direct.WORTH_THREADS`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ Task = Callable[[], None]
 _idle: list[SimpleQueue[Task]] = []  # the inboxes of sleeping threads; append and pop are atomic
 _count = 0
 _count_lock = threading.Lock()
+forked = False  # this process was forked from one that had this module
 
 
 def _forget() -> None:
     """In a forked child: the threads are gone."""
-    global _count, _count_lock
+    global _count, _count_lock, forked
     _idle.clear()
-    _count, _count_lock = 0, threading.Lock()
+    _count, _count_lock, forked = 0, threading.Lock(), True
 
 
 os.register_at_fork(after_in_child=_forget)
@@ -41,6 +43,8 @@ def _serve(inbox: SimpleQueue[Task]) -> None:
 def _hire(most: int) -> SimpleQueue[Task] | None:
     """A sleeping thread's inbox, or a new one's while there are fewer than `most`; None where all are busy."""
     global _count
+    if forked:
+        return None
     with contextlib.suppress(IndexError):
         return _idle.pop()
     with _count_lock:
