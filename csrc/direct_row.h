@@ -37,7 +37,7 @@ static inline int direct_one_row(const fc_geometry *g) {
 
 /* Whether direct's forward is at its best: sums of few products along rows that fill vectors, stored straight to their
  * place. Then 1.1 to 2 times as fast as gemm (AVX2; 3 channels of 3x3: 2, 12 of 15: 1.15, 3 of 7x7: 1.25) and as batch
- * (3 channels of 3x3 on 32x32: 1.7, on 28x28: 1.2). */
+ * (3 channels of 3x3 on 32x32: 1.5, on 16x16: 1.4). */
 static inline int direct_along_rows(ptrdiff_t products, ptrdiff_t cols) {
     const ptrdiff_t lanes = FC_VECTOR_BYTES / (ptrdiff_t)sizeof(float), filled = fc_ceil_div(cols, lanes) * lanes;
     return products <= FC_LONG_CHUNK && cols >= 2 * lanes && 20 * cols >= 17 * filled;
