@@ -76,4 +76,9 @@ size_t fc_level2_bytes(void); /* what the level-2 cache of a core holds; the sam
 void fc_parallel(int threads, ptrdiff_t tiles, int keep_denormals,
                  void (*tile)(void *context, ptrdiff_t i, int worker), void *context);
 
+/* A function that runs body(data) on `threads` threads, the caller's included, and returns when all are done: OpenMP's
+ * GOMP_parallel, of the library that another part of this process computes with. */
+typedef void (*fc_team)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
+void fc_use_team(fc_team team); /* process-wide, for calls that begin later; NULL: the pool's own threads. Not after fork */
+
 #endif

@@ -3,8 +3,12 @@
  * One call at a time owns the pool. It publishes a job, works on it itself, and every worker that wakes in time joins;
  * tiles are handed out by an atomic counter, so a worker that is late or off its CPU holds nobody up. A second caller
  * (another Python thread, or a tile that calls back) finds the pool owned and does its work alone. Idle workers spin
- * for some 20 microseconds, long enough to catch the next layer of a network, then sleep: an OpenMP that spins on
- * costs 100 times the work itself on a busy machine. After fork the child starts with an empty pool. */
+ * for as long as their last job took, 20 to 200 microseconds: long enough to catch its next phase or the next layer of
+ * a network, where to be woken costs a virtual machine some 50 microseconds. Then they sleep: an OpenMP that spins on
+ * costs 100 times the work itself on a busy machine. After fork the child starts with an empty pool.
+ *
+ * In a process whose other work is done by such an OpenMP, PyTorch's, its threads still spin on our workers' cores when
+ * a convolution begins. There the calls run on those threads: fc_use_team. */
 #define _POSIX_C_SOURCE 200809L /* signal masks and pthread_atfork, whatever -std says */
 
 #include "fastconv.h"
@@ -13,8 +17,10 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
+#include <time.h>
 
-enum { MAX_WORKERS = 255, SPINS = 400 };
+enum { MAX_WORKERS = 255, LEAST_SPIN = 20000, MOST_SPIN = 200000 /* nanoseconds */, PAUSES = 8 /* between two looks */ };
 
 typedef struct {
     void (*tile)(void *context, ptrdiff_t i, int worker);
@@ -38,12 +44,27 @@ static atomic_uint published;     /* number of jobs so far */
 static atomic_int open_job;       /* 1 while workers may join */
 static _Atomic ptrdiff_t counter; /* next tile */
 
+static _Atomic(fc_team) team;    /* somebody else's threads, or NULL */
+static atomic_int team_members;  /* that have begun with the current job */
+
 static void pause_cpu(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ volatile("isb"); /* about as long as an x86 pause, where `yield` is a no-op */
 #endif
+}
+
+static int64_t nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* The time at which to stop spinning after work that began at `start`. */
+static int64_t spin_end(int64_t start) {
+    const int64_t now = nanoseconds(), took = now - start;
+    return now + (took < LEAST_SPIN ? LEAST_SPIN : took > MOST_SPIN ? MOST_SPIN : took);
 }
 
 static void take_tiles(const job *j, int worker) {
@@ -60,9 +81,13 @@ static void take_tiles(const job *j, int worker) {
 static void *worker_main(void *unused) {
     (void)unused;
     unsigned seen = 0;
+    int64_t end = 0;
     for (;;) {
-        for (int i = 0; i < SPINS && atomic_load_explicit(&published, memory_order_relaxed) == seen; i++)
+        for (unsigned i = 1; atomic_load_explicit(&published, memory_order_relaxed) == seen; i++) {
             pause_cpu();
+            if (i % PAUSES == 0 && nanoseconds() > end)
+                break;
+        }
         pthread_mutex_lock(&mutex);
         while (atomic_load(&published) == seen) {
             asleep++;
@@ -78,14 +103,24 @@ static void *worker_main(void *unused) {
         pthread_mutex_unlock(&mutex);
         if (!join)
             continue;
+        const int64_t start = nanoseconds();
         take_tiles(&mine, number);
         if (atomic_fetch_sub(&active, 1) == 1) {
             pthread_mutex_lock(&mutex); /* so that the owner is either not yet waiting or already woken by this */
             pthread_cond_signal(&idle);
             pthread_mutex_unlock(&mutex);
         }
+        end = spin_end(start);
     }
     return NULL;
+}
+
+/* What each thread of a team does. There may be fewer than were asked for, or, of nested teams, one. */
+static void team_member(void *data) {
+    const job *mine = data;
+    const int number = atomic_fetch_add(&team_members, 1);
+    if (number <= mine->wanted)
+        take_tiles(mine, number);
 }
 
 static void before_fork(void) { pthread_mutex_lock(&mutex); }
@@ -97,13 +132,20 @@ static void after_fork_child(void) { /* only the thread that forked is here */
     pthread_cond_init(&wake, NULL);
     pthread_cond_init(&idle, NULL);
     workers = asleep = joined = 0;
+    atomic_store(&team, NULL); /* its threads are not here either */
     atomic_store(&active, 0);
     atomic_store(&published, 0);
     atomic_store(&open_job, 0);
     atomic_flag_clear(&owned);
 }
 
+
 static void start(void) { pthread_atfork(before_fork, after_fork_parent, after_fork_child); }
+
+void fc_use_team(fc_team other) {
+    pthread_once(&once, start);
+    atomic_store(&team, other);
+}
 
 /* Under the mutex. Signals are blocked in the workers: they belong to the program's own threads. Where the system gives
  * no more threads, those that exist do the work. */
@@ -145,6 +187,14 @@ void fc_parallel(int threads, ptrdiff_t tiles, int keep_denormals,
         alone(&mine);
         return;
     }
+    const fc_team others = atomic_load(&team);
+    if (others) {
+        atomic_store(&counter, 0);
+        atomic_store(&team_members, 0);
+        others(team_member, (void *)&mine, (unsigned)helpers + 1, 0);
+        atomic_flag_clear(&owned);
+        return;
+    }
     pthread_mutex_lock(&mutex);
     grow(mine.wanted);
     current = mine;
@@ -156,12 +206,14 @@ void fc_parallel(int threads, ptrdiff_t tiles, int keep_denormals,
         pthread_cond_broadcast(&wake);
     pthread_mutex_unlock(&mutex);
 
+    const int64_t start = nanoseconds();
     take_tiles(&mine, 0);
 
     pthread_mutex_lock(&mutex);
     atomic_store(&open_job, 0);
     pthread_mutex_unlock(&mutex);
-    for (int i = 0; i < SPINS && atomic_load(&active); i++)
+    const int64_t end = spin_end(start);
+    for (unsigned i = 1; atomic_load(&active) && (i % PAUSES || nanoseconds() < end); i++)
         pause_cpu();
     if (atomic_load(&active)) {
         pthread_mutex_lock(&mutex);

@@ -59,6 +59,8 @@ cdef extern from "fastconv.h":
     int fc_isa_usable(int) nogil
     const fc_kernels *fc_find(const char *) nogil
     size_t fc_level2_bytes() nogil
+    ctypedef void (*fc_team)(void (*)(void *) noexcept nogil, void *, unsigned, unsigned) noexcept nogil
+    void fc_use_team(fc_team) nogil
 
 cdef extern from "machine_limits.h":
     ctypedef struct fc_limits:
@@ -130,6 +132,11 @@ def forget():
 
 def compiler():
     return FC_COMPILER.decode()
+
+
+def use_team(size_t address):
+    """Run parallel calls on other threads than the pool's: those of the function of type fc_team at `address`."""
+    fc_use_team(<fc_team>address)
 
 
 def level2_bytes():

@@ -8,15 +8,19 @@
 ========================  ==========================================================================================
 
 Calls on tensors use as many threads as torch's own operators, ``torch.get_num_threads()``, whatever
-``fastconv.set_num_threads`` says; backend and precision are fastconv's settings. Results are contiguous, channels-last
+``fastconv.set_num_threads`` says, and from this import on the ``cython`` backend computes on those very threads where
+PyTorch's build allows it (Linux); backend and precision are fastconv's settings. Results are contiguous, channels-last
 inputs or not. Needs ``pip install "fastconv[torch]"``; ``import fastconv`` alone does not import torch.
 """
 
 from __future__ import annotations
 
+from . import openmp
 from .conversion import Swap, convert
 from .functions import conv1d, conv2d
 from .modules import Conv1d, Conv2d
 from .patching import patch
+
+openmp.adopt()
 
 __all__ = ["Conv1d", "Conv2d", "Swap", "conv1d", "conv2d", "convert", "patch"]
