@@ -328,7 +328,7 @@ def result_table(run: Document, backend: str) -> Table:
     """Every match of one backend, the lost ones too."""
     lines = [result_line(entry, backend) for entry in run["results"] if backend in entry["timings"]]
     note = (
-        "Best times of one call. Ratios are medians over the rounds, above 1 we are faster; the best peer has the best "
+        "Best times of one call. Ratios are means over the rounds, above 1 we are faster; the best peer has the best "
         "median. Of limit: the larger of FLOP time and traffic time over our time; above 100% means fewer "
         "multiplications than direct summation has. Error: largest deviation from float64 over the largest value. "
         "cpu/wall: ours/torch. *: never undisturbed; on one thread its CPU time stands in."

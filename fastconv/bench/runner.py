@@ -7,16 +7,17 @@ little; so nobody is timed only while threads of the one before still spin on th
 samples of half a millisecond, or of one call where a call takes longer. CPU time is read beside wall time: a sample
 during which the machine was taken away (CPU time below what its threads should have had) is thrown out, and a turn
 without any good one is repeated. Where a busy machine leaves none at all, one-threaded calls are given the CPU time
-that they had, and the timing is marked as disturbed. Calls of seconds that are far behind the fastest are the one
+that they had, and the timing is marked as disturbed. Long calls that are far behind the fastest are the one
 exception to the bursts: they are timed one by one, as no thread spins that long and nothing more is to be learnt.
 
 A tournament walks through all its matches several times and plays a share of each one's rounds every time, on data at
 other addresses. Where arrays happen to lie, and what else a shared machine is busy with for some minutes, changes a
 ratio by more than the rounds of a single sitting show.
 
-A ratio is the median over the rounds of one contender's turn over the other's: the two are next to each other in time,
-so that a spell in which a shared CPU is nearly twice as fast, or slow, hits both or is one round among twenty. Best
-times of two contenders may come from different spells, and so may their medians.
+A ratio is the mean over the rounds of one contender's turn over the other's, the geometric one, without the outermost
+eighth at either end: the two are next to each other in time, so that a spell in which a shared CPU is nearly twice as
+fast, or slow, hits both or is one round among twenty. Best times of two contenders may come from different spells, and
+so may their medians. The median of the ratios would jump where half of the rounds are in one state and half in another.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -36,18 +37,20 @@ from .cases import Arrays, Row, exact, relative_error, tolerance
 from .contenders import Contender, Prepared, Unsupported
 
 LEAST_CALLS = 4
-MOST_ROUNDS = 20
-PASSES = 4  # walks through a tournament
+MOST_ROUNDS = 24
+PASSES = 8  # walks through a tournament
 # Seconds of a sample: long beside the 0.3 microseconds of reading two clocks, short beside a scheduler's time slice.
 _SAMPLE = 5e-4
-# Rounds in common from which a median of their ratios says more than the ratio of two medians.
-_LEAST_PAIRS = 3
+# Rounds in common from which a mean of their ratios says more than the ratio of two medians, and the share of them
+# that it leaves out at either end.
+_LEAST_PAIRS, _OUTERMOST = 3, 8
 # A call beyond this has no other before it that is not counted.
 _LONG_CALL = 0.05
-# A call beyond this, and beyond so many times the fastest contender's, is timed by itself; beyond the last, once.
-_HOPELESS_CALL, _HOPELESS_RATIO, _ONCE = 2.0, 20, 8.0
+# A call beyond this, and beyond so many times the fastest contender's, is timed by itself, so often; beyond the last,
+# once.
+_HOPELESS_CALL, _HOPELESS_RATIO, _HOPELESS_ROUNDS, _ONCE = 0.2, 20, 8, 4.0
 # Rounds that there are at least, by the seconds of a burst.
-_LEAST_ROUNDS = ((8.0, 1), (0.5, 4), (0.1, 8), (0.0, 12))
+_LEAST_ROUNDS = ((8.0, 1), (1.0, 4), (0.2, 8), (0.05, 16), (0.0, 24))
 # Bursts that a disturbed turn is given, and the seconds of one beyond which it is not repeated.
 _ATTEMPTS, _LONG_BURST = 3, 0.5
 # Process CPU time over wall time below which the machine was busy with something else, as a fraction of what the
@@ -77,6 +80,11 @@ class Sample(NamedTuple):
     wall: float
     cpu: float
     calls: int
+
+
+def _seconds(sample: Sample, threads: int) -> float:
+    """Of a call, as far as one sample tells: a single thread needs its CPU time."""
+    return max(min(sample.wall, sample.cpu) if threads == 1 and sample.cpu > 0 else sample.wall, 1e-9)
 
 
 def _middle(samples: Sequence[Sample]) -> float:
@@ -138,13 +146,15 @@ class Timing:
 
 
 def ratio_of_turns(mine: Sequence[float], theirs: Sequence[float]) -> float:
-    """How many times as fast as `theirs` the turns `mine` are: the median over the rounds that both had.
+    """How many times as fast as `theirs` the turns `mine` are: the mean over the rounds that both had.
 
-    Without three such rounds, the ratio of the medians of each; NaN where one has none.
+    It is the geometric mean without the outermost eighth at either end. Without three such rounds, the ratio of the
+    medians of each; NaN where one has none.
     """
-    pairs = [other / one for one, other in zip(mine, theirs) if math.isfinite(one) and math.isfinite(other)]
+    pairs = sorted(other / one for one, other in zip(mine, theirs) if math.isfinite(one) and math.isfinite(other))
     if len(pairs) >= _LEAST_PAIRS:
-        return statistics.median(pairs)
+        out = len(pairs) // _OUTERMOST
+        return statistics.geometric_mean(pairs[out : len(pairs) - out])
     middles = [[turn for turn in turns if math.isfinite(turn)] for turns in (mine, theirs)]
     return statistics.median(middles[1]) / statistics.median(middles[0]) if all(middles) else math.nan
 
@@ -234,16 +244,16 @@ class _Player:
         timing.status = "wrong"
         timing.reason = f"its result is off by {timing.error:.1e} of the largest value, {allowed:.1e} is allowed"
 
-    def plan(self, seconds: float, threads: int, clock: Clock) -> float:
+    def plan(self, seconds: float, threads: int, clock: Clock) -> Sample:
         """Chooses calls a burst and rounds, so that all rounds together take about `seconds` or the least there is.
 
-        Returns the seconds of a call.
+        Returns what it chose by.
         """
         assert self.prepared is not None
         calls = 1
         while True:
             (sample,) = _burst(self.prepared.run, calls, calls, clock)
-            took = max(min(sample.wall, sample.cpu) if threads == 1 and sample.cpu > 0 else sample.wall, 1e-9)
+            took = _seconds(sample, threads)
             if took * calls > _SAMPLE or calls > 1 / _SAMPLE:
                 break
             calls *= 5  # short calls are not known from one
@@ -253,12 +263,16 @@ class _Player:
         burst = self.calls * took
         least = next(rounds for beyond, rounds in _LEAST_ROUNDS if burst > beyond)
         self.rounds = max(least, min(MOST_ROUNDS, round(seconds / burst)))
-        return took
+        return sample
 
-    def shorten(self, call: float) -> None:
-        """One call a turn, and one turn where that takes long: it is too far behind for more to be learnt."""
-        self.calls, self.warm = 1, False
-        self.rounds = 1 if call > _ONCE else PASSES
+    def shorten(self, sample: Sample, threads: int) -> bool:
+        """One call a turn: it is too far behind for more to be learnt. True where `sample` will do as its only turn."""
+        self.calls, self.warm, self.rounds = 1, False, _HOPELESS_ROUNDS
+        if _seconds(sample, threads) <= _ONCE:
+            return False
+        self.rounds = 0
+        self._count([sample], self._keep([sample], threads), threads)
+        return True
 
     def turn(self, threads: int, clock: Clock) -> None:
         """One round: a burst, repeated once or twice where the machine was taken away during all of it."""
@@ -267,19 +281,24 @@ class _Player:
         run = self.prepared.run
         if self.warm:
             run()
-        spare: list[Sample] = []
         for _ in range(_ATTEMPTS):
             samples = _burst(run, self.calls, self.size, clock)
-            self.best_ratio = max(self.best_ratio, *(s.cpu / s.wall if s.wall else 0.0 for s in samples))
-            kept = undisturbed(samples, threads, self.best_ratio) if self.picky else samples
-            self.timing.discarded += len(samples) - len(kept)
-            if kept:
+            kept = self._keep(samples, threads)
+            if kept or sum(sample.wall * sample.calls for sample in samples) > _LONG_BURST:
                 break
-            spare = samples
-            if sum(sample.wall * sample.calls for sample in samples) > _LONG_BURST:
-                break
+        self._count(samples, kept, threads)
+
+    def _keep(self, samples: list[Sample], threads: int) -> list[Sample]:
+        """Those during which the machine was not taken away; the others are counted as discarded."""
+        self.best_ratio = max(self.best_ratio, *(s.cpu / s.wall if s.wall else 0.0 for s in samples))
+        kept = undisturbed(samples, threads, self.best_ratio) if self.picky else samples
+        self.timing.discarded += len(samples) - len(kept)
+        return kept
+
+    def _count(self, samples: list[Sample], kept: list[Sample], threads: int) -> None:
+        """Makes a round of `kept`; without any, `samples` are there to be fallen back on."""
         if not kept:
-            self.timing.spare += [s._replace(wall=s.cpu) if threads == 1 else s for s in spare]
+            self.timing.spare += [s._replace(wall=s.cpu) if threads == 1 else s for s in samples]
         self.timing.clean += kept
         self.timing.rounds.append(_middle(kept))
 
@@ -317,9 +336,7 @@ class _Sittings:
                 turns = [player for player in playing if number < left[player]]
                 for i in range(len(turns)):
                     turns[(number + i) % len(turns)].turn(threads, clock)
-                for player in self.players:  # so that the rounds of all stand side by side
-                    if player not in turns:
-                        player.timing.rounds.append(math.nan)
+                self._pass_over(turns)
         finally:
             if collecting:
                 gc.enable()
@@ -329,13 +346,25 @@ class _Sittings:
         return match
 
     def _plan(self, playing: Sequence[_Player]) -> None:
-        calls = []
+        threads = self.match.threads
+        samples = []
         for player in playing:
-            player.contender.activate(self.match.threads)
-            calls.append(player.plan(self.seconds, self.match.threads, self.clock))
-        for player, call in zip(playing, calls):
-            if call > max(_HOPELESS_CALL, _HOPELESS_RATIO * min(calls)):
-                player.shorten(call)
+            player.contender.activate(threads)
+            samples.append(player.plan(self.seconds, threads, self.clock))
+        calls = [_seconds(sample, threads) for sample in samples]
+        done = {
+            player
+            for player, sample, call in zip(playing, samples, calls)
+            if call > max(_HOPELESS_CALL, _HOPELESS_RATIO * min(calls)) and player.shorten(sample, threads)
+        }
+        if done:  # that was a round of theirs alone
+            self._pass_over(done)
+
+    def _pass_over(self, turns: Collection[_Player]) -> None:
+        """A round without a time for whoever had no turn, so that the rounds of all stand side by side."""
+        for player in self.players:
+            if player not in turns:
+                player.timing.rounds.append(math.nan)
 
     def _share(self, player: _Player) -> int:
         """How many of a player's rounds belong to this sitting: the first ones have what does not divide."""

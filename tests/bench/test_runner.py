@@ -10,7 +10,7 @@ import pytest
 from fastconv.bench import runner
 from fastconv.bench.cases import rows
 from fastconv.bench.contenders import Contender, Terms, Unsupported
-from fastconv.bench.runner import MOST_ROUNDS, PASSES, Sample, Timing, play, ratio_of_turns, undisturbed
+from fastconv.bench.runner import MOST_ROUNDS, Sample, Timing, play, ratio_of_turns, undisturbed
 
 ROW = rows()["exercise_1d"]
 
@@ -60,12 +60,16 @@ def test_hopeless_calls_of_seconds_are_timed_one_by_one(clock, contender, steady
     players = [contender("fast", steady(1e-2)), contender("hopeless", steady(3.0), log=log)]
     match = play(ROW, "forward", players, seconds=0.1, clock=clock)
     assert match.timings["hopeless"].best == pytest.approx(3.0)
-    assert match.timings["hopeless"].calls == PASSES
-    assert len(log) == 2 + PASSES  # checked, planned, timed
+    assert match.timings["hopeless"].calls == 8
+    assert len(log) == 2 + 8  # checked, planned, timed
     assert match.ratio("fast", "hopeless") == pytest.approx(300)
-    # Longer ones once.
-    match = play(ROW, "forward", [players[0], contender("lost", steady(30.0))], seconds=0.1, clock=clock)
+    # Longer ones once, and the call that the plan was made by is the one.
+    log.clear()
+    match = play(ROW, "forward", [players[0], contender("lost", steady(30.0), log=log)], seconds=0.1, clock=clock)
     assert match.timings["lost"].calls == 1
+    assert len(log) == 2  # checked, timed
+    assert match.ratio("fast", "lost") == pytest.approx(3000)
+    assert len(match.timings["lost"].turns) == len(match.timings["fast"].turns)
     # The machine was away for half of it: its CPU time counts, and it says so.
     away = contender("away", lambda call: (6.0, 3.0))
     timing = play(ROW, "forward", [players[0], away], seconds=0.1, clock=clock).timings["away"]
@@ -171,14 +175,14 @@ def test_tournament_plays_everything_in_several_sittings(contender, steady, cloc
         for operation in ("forward", "backward_input")
     ]
     assert found[0] is found[4] is found[8]
-    assert found[0].timings["a"].calls == 12 * runner.LEAST_CALLS
+    assert found[0].timings["a"].calls == MOST_ROUNDS * runner.LEAST_CALLS
 
 
 def test_sittings_share_the_rounds_and_have_data_of_their_own(clock, contender, steady, monkeypatch):
     """Rounds that do not divide go to the first sittings; turns of one round stay side by side for the ratio."""
     monkeypatch.setattr(runner, "RealClock", lambda: clock)
     seen = []
-    often, seldom = contender("often", steady(1e-3)), contender("seldom", steady(0.2))
+    often, seldom = contender("often", steady(0.02)), contender("seldom", steady(0.3))
 
     def prepare(row, operation, data, threads):
         seen.append(data)
@@ -187,10 +191,10 @@ def test_sittings_share_the_rounds_and_have_data_of_their_own(clock, contender, 
     watched = Contender("seldom", "x", seldom.terms, prepare, missing=lambda: None)
     (match,) = {id(m): m for m in runner.tournament([ROW], ["forward"], [often, watched], passes=3)}.values()
     mine, theirs = match.timings["often"].turns, match.timings["seldom"].turns
-    assert [len(mine), len(theirs)] == [MOST_ROUNDS, MOST_ROUNDS]
-    assert sum(map(math.isfinite, mine)) == MOST_ROUNDS
-    assert [i for i, turn in enumerate(theirs) if math.isfinite(turn)] == [0, 1, 7, 14]
-    assert match.ratio("often", "seldom") == pytest.approx(200)
+    assert [len(mine), len(theirs)] == [16, 16]
+    assert all(map(math.isfinite, mine))
+    assert [i for i, turn in enumerate(theirs) if math.isfinite(turn)] == [0, 1, 6, 11]
+    assert match.ratio("often", "seldom") == pytest.approx(15)
     assert len(seen) == 3
     for data in seen[1:]:
         assert all(np.array_equal(one, other) for one, other in zip(data, seen[0]))
@@ -212,6 +216,13 @@ def test_a_ratio_is_of_turns_next_to_each_other():
     slow = [1.0, 2.0, 1.0, 2.0, 2.0]
     assert ratio_of_turns(slow, [3 * turn for turn in slow]) == pytest.approx(3)
     assert ratio_of_turns([1.0, math.nan, 1.0, 1.0], [2.0, 9.0, 2.0, 2.0]) == pytest.approx(2)
+
+
+def test_a_ratio_is_a_mean_without_the_outermost_rounds():
+    """Half of the rounds in either of two states: a median would be one of the two, or the other."""
+    states = [2.0, 2.0, 2.0, 2.0, 8.0, 8.0, 8.0, 8.0]
+    assert ratio_of_turns([1.0] * 8, states) == pytest.approx(4)
+    assert ratio_of_turns([1.0] * 8, [3.0] * 7 + [3000.0]) == pytest.approx(3)
 
 
 def test_a_ratio_of_few_rounds_takes_all_of_each_side():
