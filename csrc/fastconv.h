@@ -79,6 +79,8 @@ void fc_parallel(int threads, ptrdiff_t tiles, int keep_denormals,
 /* A function that runs body(data) on `threads` threads, the caller's included, and returns when all are done: OpenMP's
  * GOMP_parallel, of the library that another part of this process computes with. */
 typedef void (*fc_team)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
-void fc_use_team(fc_team team); /* process-wide, for calls that begin later; NULL: the pool's own threads. Not after fork */
+typedef int (*fc_member)(void); /* of such a body: the number of its thread, the caller's 0: omp_get_thread_num */
+/* Process-wide, for calls that begin later; NULL: the pool's own threads. Over after fork. */
+void fc_use_team(fc_team team, fc_member member);
 
 #endif

@@ -60,7 +60,8 @@ cdef extern from "fastconv.h":
     const fc_kernels *fc_find(const char *) nogil
     size_t fc_level2_bytes() nogil
     ctypedef void (*fc_team)(void (*)(void *) noexcept nogil, void *, unsigned, unsigned) noexcept nogil
-    void fc_use_team(fc_team) nogil
+    ctypedef int (*fc_member)() noexcept nogil
+    void fc_use_team(fc_team, fc_member) nogil
 
 cdef extern from "machine_limits.h":
     ctypedef struct fc_limits:
@@ -134,9 +135,9 @@ def compiler():
     return FC_COMPILER.decode()
 
 
-def use_team(size_t address):
-    """Run parallel calls on other threads than the pool's: those of the function of type fc_team at `address`."""
-    fc_use_team(<fc_team>address)
+def use_team(size_t team, size_t member):
+    """Run parallel calls on other threads than the pool's: by functions of type fc_team and fc_member, their addresses."""
+    fc_use_team(<fc_team>team, <fc_member>member)
 
 
 def level2_bytes():

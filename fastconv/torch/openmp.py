@@ -25,8 +25,9 @@ def adopt() -> bool:
         return False
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:  # the OpenMP that this very library is linked to: a process may hold several
-        team = ctypes.CDLL(str(library), mode=os.RTLD_NOLOAD | os.RTLD_NOW).GOMP_parallel
+        loaded = ctypes.CDLL(str(library), mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+        functions = loaded.GOMP_parallel, loaded.omp_get_thread_num
     except (OSError, AttributeError):  # another platform's or distribution's build
         return False
-    cython.kernels.use_team(ctypes.cast(team, ctypes.c_void_p).value)
+    cython.kernels.use_team(*(ctypes.cast(function, ctypes.c_void_p).value for function in functions))
     return True
