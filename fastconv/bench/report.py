@@ -24,7 +24,7 @@ from .cases import families, rows
 from .contenders import OURS, Contender
 from .limits import Limits
 from .peers import PEERS
-from .runner import Match, Timing, ratio_of_turns
+from .runner import Match, Timing
 from .tables import Table
 
 FORMAT = 2  # of the document
@@ -81,12 +81,11 @@ def _timing(timing: Timing, match: Match, limit: float) -> dict[str, Any]:
         **entry,
         "best": timing.best,
         "median": timing.median,
-        "turns": [_number(float(f"{turn:.4g}")) for turn in timing.turns],
         "cpu_over_wall": _number(timing.cpu_over_wall),
         "gflops": g.flops / timing.best / 1e9,
         "gbytes": sum(match.row.bytes_moved(match.operation)) / timing.best / 1e9,
         "fraction_of_limit": _number(limit / timing.best),
-        "rounds": sum(map(math.isfinite, timing.turns)),
+        "rounds": timing.rounds,
         "calls": timing.calls,
         "thrown_out": timing.thrown_out,
         "disturbed": timing.disturbed,
@@ -169,16 +168,12 @@ def median_time(entry: dict[str, Any], name: str) -> float:
 
 def speedup(entry: dict[str, Any], name: str, other: str) -> float:
     """How many times as fast as `other` contender `name` is in a result; NaN where one has no times."""
-    mine, theirs = (
-        [math.nan if turn is None else turn for turn in entry["timings"].get(who, {}).get("turns", [])]
-        for who in (name, other)
-    )
-    return ratio_of_turns(mine, theirs)
+    return best_time(entry, other) / best_time(entry, name)
 
 
 def best_peer(entry: dict[str, Any]) -> tuple[str, float]:
-    """The fastest rival of a result and its median seconds; ("", NaN) where there was none."""
-    times = {name: median_time(entry, name) for name in entry["timings"] if name not in NAMES}
+    """The fastest rival of a result and its best seconds; ("", NaN) where there was none."""
+    times = {name: best_time(entry, name) for name in entry["timings"] if name not in NAMES}
     finite = {name: value for name, value in times.items() if math.isfinite(value)}
     if not finite:
         return "", math.nan
@@ -328,10 +323,10 @@ def result_table(run: Document, backend: str) -> Table:
     """Every match of one backend, the lost ones too."""
     lines = [result_line(entry, backend) for entry in run["results"] if backend in entry["timings"]]
     note = (
-        "Best times of one call. Ratios are means over the rounds, above 1 we are faster; the best peer has the best "
-        "median. Of limit: the larger of FLOP time and traffic time over our time; above 100% means fewer "
-        "multiplications than direct summation has. Error: largest deviation from float64 over the largest value. "
-        "cpu/wall: ours/torch. *: never undisturbed; on one thread its CPU time stands in."
+        "Best times of one call, and their ratios: above 1 we are faster. Of limit: the larger of FLOP time and "
+        "traffic time over our time; above 100% means fewer multiplications than direct summation has. Error: largest "
+        "deviation from float64 over the largest value. cpu/wall: ours/torch. *: never undisturbed; on one thread its "
+        "CPU time stands in."
     )
     return Table(f"Rows, {backend}", RESULT_COLUMNS, lines, note, words=2)
 

@@ -49,7 +49,7 @@ def test_document_is_plain_json_with_its_keys(run):
     assert set(words.split()) == run.keys()
     first = run["results"][0]
     assert {"row", "family", "operation", "threads", "flops", "bytes", "limit", "limited_by", "timings"} == first.keys()
-    assert {"status", "error", "best", "median", "turns", "cpu_over_wall", "gflops", "gbytes", "fraction_of_limit",
+    assert {"status", "error", "best", "median", "cpu_over_wall", "gflops", "gbytes", "fraction_of_limit",
             "rounds", "calls", "thrown_out", "disturbed"} == first["timings"]["cython"].keys()  # fmt: skip
     assert first["timings"]["cython"]["gflops"] == pytest.approx(first["flops"] / 1e-3 / 1e9)
     names = [contender["name"] for contender in run["contenders"]]
@@ -106,8 +106,8 @@ def test_agreement_of_two_runs(run):
         "within_15_percent": 1.0,
         "worst": pytest.approx(0),
     }
-    other["results"][0]["timings"]["torch"]["turns"][0] *= 1.2
-    other["results"][1]["timings"]["torch"]["turns"][0] /= 1.1
+    other["results"][0]["timings"]["torch"]["best"] *= 1.2
+    other["results"][1]["timings"]["torch"]["best"] /= 1.1
     found = report.agreement(run, other)
     assert found["within_15_percent"] == pytest.approx(2 / 3)
     assert found["worst"] == pytest.approx(0.2)
@@ -171,8 +171,8 @@ def test_command_writes_json_plot_page_and_markdown(tmp_path, capsys):
     arguments += ["--json", str(files["json"]), "--html", str(files["html"]), "--markdown", str(files["md"])]
     assert cli.main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "[1/4] exercise_1d forward x1" in printed
-    assert "[4/4] exercise_1d forward x1" in printed
+    assert "[1/8] exercise_1d forward x1" in printed
+    assert "[8/8] exercise_1d forward x1" in printed
     assert "Summary" in printed
     run = json.loads(files["json"].read_text())
     assert run["settings"]["contenders"] == ["reference", "numpy_im2col"]
@@ -198,11 +198,11 @@ def test_interrupted_run_keeps_what_it_has(tmp_path, capsys, monkeypatch):
     arguments = ["bench", "--rows", "exercise_1d", "--peers", "none", "--backends", "reference", "--seconds", "0.01"]
     assert cli.main([*arguments, "--json", str(tmp_path / "run.json")]) == 130
     printed = capsys.readouterr()
-    assert "after 3 of 12 sittings" in printed.err
+    assert "after 3 of 24 sittings" in printed.err
     assert "run.json" in printed.err
     run = json.loads((tmp_path / "run.json").read_text())
     assert [entry["operation"] for entry in run["results"]] == ["forward", "backward_input", "backward_weight"]
-    assert run["settings"]["interrupted"] == "after 3 of 12 sittings"
+    assert run["settings"]["interrupted"] == "after 3 of 24 sittings"
     assert cli.main(["bench", "--show", str(tmp_path / "run.json")]) == 0
 
 

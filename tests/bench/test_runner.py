@@ -10,7 +10,7 @@ import pytest
 from fastconv.bench import runner
 from fastconv.bench.cases import rows
 from fastconv.bench.contenders import Contender, Terms, Unsupported
-from fastconv.bench.runner import MOST_ROUNDS, Sample, Timing, play, ratio_of_turns, undisturbed
+from fastconv.bench.runner import MOST_ROUNDS, Sample, Timing, play, undisturbed
 
 ROW = rows()["exercise_1d"]
 
@@ -24,7 +24,7 @@ def test_steady_contenders_get_their_times(clock, contender, steady):
     assert match.ratio("fast", "slow") == pytest.approx(3)
     for timing in match.timings.values():
         assert timing.status == "ok"
-        assert len(timing.turns) == MOST_ROUNDS
+        assert timing.rounds == MOST_ROUNDS
         assert not timing.disturbed
         assert timing.thrown_out == 0
         assert timing.calls * timing.best == pytest.approx(0.1, rel=0.2)
@@ -43,7 +43,7 @@ def test_contenders_take_turns_in_bursts_and_a_different_one_starts_each_round(c
     # Prepared and planned first, one after the other; then a b c, b c a, c a b, ...: neighbours melt into one burst.
     assert "".join(name for name, _ in turns).startswith("abcbcacab"[:2])
     assert all(burst[1] == 1 for burst in bursts[:6])
-    rounds = len(match.timings["a"].turns)
+    rounds = match.timings["a"].rounds
     assert len(log) == 3 * (2 + rounds * 5)  # checked, planned; a call that is not counted and four that are
     starts = log[6:]
     assert [starts[i * 15] for i in range(3)] == ["a", "b", "c"]
@@ -52,7 +52,7 @@ def test_contenders_take_turns_in_bursts_and_a_different_one_starts_each_round(c
 def test_every_burst_has_four_calls_however_long_they_take(clock, contender, steady):
     match = play(ROW, "forward", [contender("slow", steady(3.0))], seconds=0.1, clock=clock)
     assert match.timings["slow"].calls == 4
-    assert len(match.timings["slow"].turns) == 1
+    assert match.timings["slow"].rounds == 1
 
 
 def test_hopeless_calls_of_seconds_are_timed_one_by_one(clock, contender, steady):
@@ -69,12 +69,10 @@ def test_hopeless_calls_of_seconds_are_timed_one_by_one(clock, contender, steady
     assert match.timings["lost"].calls == 1
     assert len(log) == 2  # checked, timed
     assert match.ratio("fast", "lost") == pytest.approx(3000)
-    assert len(match.timings["lost"].turns) == len(match.timings["fast"].turns)
     # The machine was away for half of it: its CPU time counts, and it says so.
     away = contender("away", lambda call: (6.0, 3.0))
     timing = play(ROW, "forward", [players[0], away], seconds=0.1, clock=clock).timings["away"]
     assert (timing.best, timing.disturbed, timing.thrown_out) == (pytest.approx(3.0), True, 0)
-    assert timing.turns == [pytest.approx(3.0)]
 
 
 def test_samples_without_the_cpu_are_thrown_out(clock, contender):
@@ -92,7 +90,7 @@ def test_a_turn_that_was_all_disturbed_is_repeated(clock, contender):
     away = range(60, 75)
     victim = contender("victim", lambda call: (5e-2, 1e-2) if call in away else (1e-2, 1e-2))
     timing = play(ROW, "forward", [victim], seconds=1.0, clock=clock).timings["victim"]
-    assert len(timing.turns) == MOST_ROUNDS
+    assert timing.rounds == MOST_ROUNDS
     assert timing.median == pytest.approx(1e-2)
     assert timing.thrown_out > 10
     assert not timing.disturbed
@@ -179,9 +177,9 @@ def test_tournament_plays_everything_in_several_sittings(contender, steady, cloc
 
 
 def test_sittings_share_the_rounds_and_have_data_of_their_own(clock, contender, steady, monkeypatch):
-    """Rounds that do not divide go to the first sittings; turns of one round stay side by side for the ratio."""
+    """Rounds that do not divide go to the first sittings."""
     monkeypatch.setattr(runner, "RealClock", lambda: clock)
-    seen = []
+    seen, shares = [], []
     often, seldom = contender("often", steady(0.02)), contender("seldom", steady(0.3))
 
     def prepare(row, operation, data, threads):
@@ -189,11 +187,10 @@ def test_sittings_share_the_rounds_and_have_data_of_their_own(clock, contender, 
         return seldom.prepare(row, operation, data, threads)
 
     watched = Contender("seldom", "x", seldom.terms, prepare, missing=lambda: None)
-    (match,) = {id(m): m for m in runner.tournament([ROW], ["forward"], [often, watched], passes=3)}.values()
-    mine, theirs = match.timings["often"].turns, match.timings["seldom"].turns
-    assert [len(mine), len(theirs)] == [16, 16]
-    assert all(map(math.isfinite, mine))
-    assert [i for i, turn in enumerate(theirs) if math.isfinite(turn)] == [0, 1, 6, 11]
+    for match in runner.tournament([ROW], ["forward"], [often, watched], passes=3):
+        shares.append(match.timings["seldom"].rounds)
+    assert [match.timings[name].rounds for name in ("often", "seldom")] == [16, 4]
+    assert shares == [2, 3, 4]
     assert match.ratio("often", "seldom") == pytest.approx(15)
     assert len(seen) == 3
     for data in seen[1:]:
@@ -211,21 +208,12 @@ def test_real_clock_on_a_real_row():
     assert timing.error < 1e-6
 
 
-def test_a_ratio_is_of_turns_next_to_each_other():
-    """Half of the rounds ran on a machine twice as slow: medians of each side may fall in different halves."""
-    slow = [1.0, 2.0, 1.0, 2.0, 2.0]
-    assert ratio_of_turns(slow, [3 * turn for turn in slow]) == pytest.approx(3)
-    assert ratio_of_turns([1.0, math.nan, 1.0, 1.0], [2.0, 9.0, 2.0, 2.0]) == pytest.approx(2)
+def test_a_ratio_is_of_the_best_times(clock, contender):
+    """The machine is twice as fast for some rounds, in which either contender has a turn."""
 
+    def player(name, seconds):
+        return contender(name, lambda call: (seconds / (2 if call in range(20, 40) else 1),) * 2)
 
-def test_a_ratio_is_a_mean_without_the_outermost_rounds():
-    """Half of the rounds in either of two states: a median would be one of the two, or the other."""
-    states = [2.0, 2.0, 2.0, 2.0, 8.0, 8.0, 8.0, 8.0]
-    assert ratio_of_turns([1.0] * 8, states) == pytest.approx(4)
-    assert ratio_of_turns([1.0] * 8, [3.0] * 7 + [3000.0]) == pytest.approx(3)
-
-
-def test_a_ratio_of_few_rounds_takes_all_of_each_side():
-    assert ratio_of_turns([1.0, 2.0, 3.0], [8.0]) == pytest.approx(4)
-    assert math.isnan(ratio_of_turns([1.0], []))
-    assert math.isnan(ratio_of_turns([1.0, 1.0, 1.0], [math.nan]))
+    match = play(ROW, "forward", [player("a", 1.0), player("b", 3.0)], seconds=200, clock=clock)
+    assert match.ratio("a", "b") == pytest.approx(3)
+    assert math.isnan(match.ratio("a", "nobody"))
