@@ -1,12 +1,13 @@
-/* winograd: forward and backward_input at stride 1 with fewer multiplications, of 3x3 and 5x5 kernels and of rows of 2
- * to 7 taps.
+/* winograd: forward and backward_input with fewer multiplications, at stride 1 of 3x3 and 5x5 kernels and of rows of 2
+ * to 7 taps, at stride 2 of 3x3 kernels and rows of 3 taps.
  *
  * A tile of 4x4 outputs comes from 6x6 inputs d and the 3x3 weights g as  A^T [(G g G^T) * (B^T d B)] A  (Winograd
  * 1980, Lavin and Gray 2015, https://arxiv.org/abs/1509.09308), the product taken element by element and summed over
  * the input channels: 36 matrix products, one for each element f of the 6x6, a quarter of the multiplications. 5x5
  * kernels have 2x2 outputs of the same 36 (9 of 25 multiplications are left). In a row of R taps, 9 - R outputs come
  * from 8 inputs and 8 products (R = 3: 44% are left, R = 5: 40%, R = 2 or 7: 57%); it may be 1-D or a row of a plane.
- * backward_input is the same with the weights flipped and their channels swapped. Which points the matrices interpolate
+ * backward_input is the same with the weights flipped and their channels swapped. At stride 2 (winograd_plan.h) 4x4
+ * outputs come from 81 products, 56% of the multiplications, and 7 outputs of a row from 15 (71%). Which points the matrices interpolate
  * in: winograd_transforms.h. Errors in float32, of the largest output: 1e-6 to 4e-6 (direct summation 2e-7 to 6e-7), as
  * long sums are taken in parts.
  *
@@ -114,19 +115,21 @@ FC_NOINLINE void FC(winograd_tiles_2)(int tb, const real *v, ptrdiff_t chunk, co
     FC(winograd_tiles)(tb, 2, v, chunk, u, slab, in, m, add);
 }
 
-/* All 36 products of `tiles` tiles with one part of the out-channels; v: of the first of the `in` channels. */
+/* The products in all points of `tiles` tiles with one part of the out-channels; v: of the first of the `in` channels. */
 static void FC(winograd_multiply)(const fc_winograd *p, const real *v, const real *u, ptrdiff_t in, ptrdiff_t tiles,
                                   ptrdiff_t vectors, real *m, int add) {
     const ptrdiff_t rows = p->rows, v_rows = p->chunks * p->v_chunk;
-    for (ptrdiff_t f = 0; f < p->points; f++, v += p->v_point, u += p->u_point, m += p->m_point)
+    for (ptrdiff_t f = 0; f < p->points; f++, v += p->v_point, m += p->m_point) {
+        const real *weights = u + fc_weight_point(&p->h, &p->w, f) * p->u_point;
         for (ptrdiff_t first = 0, i = 0; first < tiles; first += rows, i++) {
             const int now = (int)fc_min(rows, tiles - first);
             real *to = m + first * vectors * LANES;
             if (vectors == 2)
-                FC(winograd_tiles_2)(now, v + i * v_rows, p->v_chunk, u, p->u_slab, in, to, add);
+                FC(winograd_tiles_2)(now, v + i * v_rows, p->v_chunk, weights, p->u_slab, in, to, add);
             else
-                FC(winograd_tiles_1)(now, v + i * v_rows, p->v_chunk, u, p->u_slab, in, to, add);
+                FC(winograd_tiles_1)(now, v + i * v_rows, p->v_chunk, weights, p->u_slab, in, to, add);
         }
+    }
 }
 
 /* One part of the out-channels of all segments of a block. */

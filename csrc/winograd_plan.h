@@ -1,7 +1,12 @@
 /* The plan of a Winograd convolution, free of element types: tiles along each axis, blocks of tiles, sizes.
  *
  * Both operations are one problem: `to` at (i, j) is the sum of  w[r][s] * from[i + r * step - pad][j + s * step -
- * pad]. Dilation d makes d interleaved convolutions of an axis: the inputs and outputs of a tile then lie d apart. */
+ * pad]. Dilation d makes d interleaved convolutions of an axis: the inputs and outputs of a tile then lie d apart.
+ *
+ * At stride 2, an axis of 3 taps is two phases of stride 1: taps 0 and 2 with every other sample, tap 1 with those
+ * between. Forward adds the phases,  y[i] = (w0 x[2i] + w2 x[2i + 2]) + w1 x[2i + 1];  backward_input interleaves them,
+ * x[2i] = w0 y[i] + w2 y[i - 1]  and  x[2i + 1] = w1 y[i].  For n outputs of each, a tile has n + 1 points of two taps
+ * and n of one, which all meet the same weight: 2 n + 1 products, where direct summation has 3 n. */
 #ifndef FC_WINOGRAD_PLAN_H
 #define FC_WINOGRAD_PLAN_H
 
@@ -11,6 +16,9 @@
 enum {
     FC_WINOGRAD_POINTS_2D = 6, /* interpolation points of an axis of a plane, and of a row */
     FC_WINOGRAD_POINTS_1D = 8,
+    FC_WINOGRAD_PHASE_2D = 4, /* stride 2: outputs of a tile in each phase */
+    FC_WINOGRAD_PHASE_1D = 7,
+    FC_WINOGRAD_LINE = 2 * FC_WINOGRAD_PHASE_1D + 1, /* points of an axis, at most */
     FC_WINOGRAD_TAPS_2D = 5, /* of an axis, at most: 2 outputs of a tile */
     FC_WINOGRAD_TAPS_1D = 7,
     FC_WINOGRAD_TAPS = 25,
@@ -22,10 +30,14 @@ enum {
     FC_WINOGRAD_COLUMNS = 34 /* inputs of a row that are transformed at a time: 8 tiles of a plane, 13 KB on AVX-512 */
 };
 
-/* A tile takes `points` inputs to `outputs` = points + 1 - taps outputs. An axis of one tap is left as it is: 1 and 1.
- * */
+/* A tile takes `inputs` inputs to `outputs` outputs with one product in each of its `points`, at stride 1 outputs =
+ * points + 1 - taps. An axis of one tap is left as it is: 1 and 1. */
 typedef struct {
     ptrdiff_t taps, points, outputs, step, pad, from, to;
+    ptrdiff_t weights;          /* points whose weights differ */
+    ptrdiff_t inputs, advance;  /* of a tile; from one tile to the next */
+    ptrdiff_t apart, second;    /* inputs of a phase; the first one of the second phase */
+    ptrdiff_t lead;             /* backward_input at stride 2: the first output of the first phase, 0 or 1 */
     ptrdiff_t tiles;
 } fc_winograd_axis;
 
@@ -36,7 +48,7 @@ typedef struct {
     ptrdiff_t w_out, w_in, w_group;    /* distances in the weights, elements */
     int flipped;                       /* backward_input: the kernel back to front */
     int few;
-    ptrdiff_t points;                  /* of a tile */
+    ptrdiff_t points, weights;         /* of a tile; those whose weights differ */
     /* a block of tiles: `block_images` whole images, or block_h x block_w of the tiles of one */
     ptrdiff_t block_images, block_h, block_w, blocks_h, blocks_w, blocks;
     ptrdiff_t tiles;                   /* of the largest block */
@@ -59,6 +71,24 @@ static inline ptrdiff_t fc_tile_start(const fc_winograd_axis *a, ptrdiff_t t) {
     return a->outputs * a->step * (t / a->step) + t % a->step;
 }
 
+/* ... and from this input, but for the padding. */
+static inline ptrdiff_t fc_tile_source(const fc_winograd_axis *a, ptrdiff_t t) {
+    return a->advance * a->step * (t / a->step) + t % a->step;
+}
+
+/* Points of the first phase of an axis, or of the only one. */
+static inline ptrdiff_t fc_first_phase(ptrdiff_t points) { return points % 2 ? (points + 1) / 2 : points; }
+
+/* Points of an axis whose weights differ. */
+static inline ptrdiff_t fc_weight_points(ptrdiff_t points) {
+    return fc_first_phase(points) + (points > fc_first_phase(points));
+}
+
+/* The point among those whose weights differ. */
+static inline ptrdiff_t fc_weight_point(const fc_winograd_axis *h, const fc_winograd_axis *w, ptrdiff_t point) {
+    return fc_min(point / w->points, h->weights - 1) * w->weights + fc_min(point % w->points, w->weights - 1);
+}
+
 /* Outputs that tiles t0 .. t1 reach over, t0 a multiple of the step. */
 static inline ptrdiff_t fc_tile_reach(const fc_winograd_axis *a, ptrdiff_t t0, ptrdiff_t t1) {
     const ptrdiff_t end = t1 >= a->tiles ? a->to : fc_min(fc_tile_start(a, fc_ceil_div(t1, a->step) * a->step), a->to);
@@ -76,14 +106,34 @@ static inline fc_winograd_axis fc_winograd_along(ptrdiff_t taps, ptrdiff_t point
     fc_winograd_axis a = {.taps = taps, .points = points, .step = step, .pad = pad, .from = from, .to = to};
     if (taps == 1)
         a.points = a.step = 1; /* one tap is its own interpolation, and has no dilation */
-    a.outputs = a.points + 1 - taps;
+    a.outputs = a.advance = a.points + 1 - taps;
+    a.inputs = a.weights = a.points;
+    a.apart = 1;
     a.tiles = to / (a.outputs * a.step) * a.step + fc_min(to % (a.outputs * a.step), a.step);
+    return a;
+}
+
+/* Stride 2 and 3 taps, `phase` outputs of a tile in each phase. */
+static inline fc_winograd_axis fc_winograd_strided(int backward, ptrdiff_t phase, ptrdiff_t pad, ptrdiff_t from,
+                                                   ptrdiff_t to) {
+    fc_winograd_axis a = {.taps = 3, .points = 2 * phase + 1, .step = 1, .from = from, .to = to};
+    a.weights = fc_weight_points(a.points);
+    if (backward) { /* two taps meet where x's position in the padded plane is even */
+        a.lead = pad & 1, a.second = 1 - a.lead;
+        a.pad = a.second - (pad - a.lead) / 2;
+        a.inputs = phase + 1, a.advance = phase, a.apart = 1, a.outputs = 2 * phase;
+    } else {
+        a.pad = pad, a.second = 1;
+        a.inputs = a.points, a.advance = 2 * phase, a.apart = 2, a.outputs = phase;
+    }
+    a.tiles = fc_ceil_div(to, a.outputs);
     return a;
 }
 
 static inline fc_winograd fc_winograd_problem(const fc_geometry *g, fc_operation operation) {
     const ptrdiff_t C = g->C / g->groups, K = g->K / g->groups, taps = g->R * g->S;
     const ptrdiff_t points = g->R == 1 ? FC_WINOGRAD_POINTS_1D : FC_WINOGRAD_POINTS_2D;
+    const ptrdiff_t phase = g->R == 1 ? FC_WINOGRAD_PHASE_1D : FC_WINOGRAD_PHASE_2D;
     fc_winograd p = {.images = g->N, .groups = g->groups, .w_group = K * C * taps};
     if (operation == FC_FORWARD) {
         p.in = C, p.out = K;
@@ -97,7 +147,13 @@ static inline fc_winograd fc_winograd_problem(const fc_geometry *g, fc_operation
         p.h = fc_winograd_along(g->R, points, g->dilation_h, (g->R - 1) * g->dilation_h - g->pad_h, g->P, g->H);
         p.w = fc_winograd_along(g->S, points, g->dilation_w, (g->S - 1) * g->dilation_w - g->pad_w, g->Q, g->W);
     }
+    const int backward = operation != FC_FORWARD;
+    if (g->stride_h == 2)
+        p.h = fc_winograd_strided(backward, phase, g->pad_h, p.h.from, p.h.to);
+    if (g->stride_w == 2)
+        p.w = fc_winograd_strided(backward, phase, g->pad_w, p.w.from, p.w.to);
     p.points = p.h.points * p.w.points;
+    p.weights = p.h.weights * p.w.weights;
     return p;
 }
 
@@ -106,8 +162,8 @@ static inline fc_winograd fc_winograd_problem(const fc_geometry *g, fc_operation
  * 3 often and large ones the inputs: on 512 KB and AVX2, 112 instead of 28 are worth 5% at 64 channels and 25% at 256;
  * on 2 MB and AVX-512, 56 were best. */
 static inline ptrdiff_t fc_winograd_most(const fc_winograd *p, ptrdiff_t lanes, ptrdiff_t size) {
-    const ptrdiff_t room = (ptrdiff_t)fc_level2_bytes() / 2, weights = p->points * p->in * p->out * size;
-    const ptrdiff_t tiles = p->points == FC_WINOGRAD_POINTS_1D ? 126 : 56;
+    const ptrdiff_t room = (ptrdiff_t)fc_level2_bytes() / 2, weights = p->weights * p->in * p->out * size;
+    const ptrdiff_t tiles = (p->h.taps == 1 ? 126 * FC_WINOGRAD_POINTS_1D : 56 * 36) / p->points;
     if (weights >= room)
         return lanes * size == 64 ? tiles : 2 * tiles;
     return fc_clip((room - weights) / (p->points * (p->in + 2 * lanes) * size), tiles / 2, tiles);
@@ -145,11 +201,11 @@ static inline fc_winograd fc_winograd_plan(const fc_geometry *g, fc_operation op
     p.depth = fc_even_part(p.in, p.few ? fc_clip(4 * total, 32, FC_WINOGRAD_SUM) : FC_WINOGRAD_SUM, lanes);
     const ptrdiff_t slab = fc_min(lanes, FC_WINOGRAD_DEPTH);
     p.u_point = slab * block + lanes;
-    p.u_slab = p.points * p.u_point;
+    p.u_slab = p.weights * p.u_point;
     p.u_part = fc_ceil_div(p.few ? p.depth : p.in, slab) * p.u_slab;
     p.m_point = p.tiles * block + lanes;
-    p.span = fc_even_part(p.block_w, fc_max((FC_WINOGRAD_COLUMNS - p.w.points) / p.w.outputs + 1, 1), p.w.step);
-    p.columns = fc_tile_start(&p.w, p.span - 1) + (p.w.points - 1) * p.w.step + 1;
+    p.span = fc_even_part(p.block_w, fc_max((FC_WINOGRAD_COLUMNS - p.w.inputs) / p.w.advance + 1, 1), p.w.step);
+    p.columns = fc_tile_source(&p.w, p.span - 1) + (p.w.inputs - 1) * p.w.step + 1;
     const ptrdiff_t rows = fc_tile_reach(&p.h, 0, p.block_h), cols = fc_tile_reach(&p.w, 0, p.block_w);
     const size_t v_bytes = fc_round_up((size_t)p.v_group * size), u_bytes = fc_round_up((size_t)p.u_part * size);
     p.shared_bytes = (size_t)p.groups * (p.few ? v_bytes : u_bytes * (size_t)p.parts);
@@ -205,8 +261,13 @@ static inline ptrdiff_t fc_block_tiles(const fc_winograd *p, ptrdiff_t block) {
 }
 
 static const char *winograd_unsupported(const fc_geometry *g) {
+    if (g->stride_w == 2) {
+        if (g->S != 3 || !((g->R == 3 && g->stride_h == 2) || (g->R == 1 && g->stride_h == 1)))
+            return "stride 2 and not a kernel of 3x3, nor of 3 taps in a row";
+        return g->dilation_w != 1 || (g->R == 3 && g->dilation_h != 1) ? "stride 2 and dilation" : NULL;
+    }
     if (g->stride_h != 1 || g->stride_w != 1)
-        return "not stride 1";
+        return "not stride 1 or 2";
     if (g->R == 1) {
         if (g->S < 2 || g->S > FC_WINOGRAD_TAPS_1D)
             return "not a kernel of 2 to 7 taps in a row, nor 3x3 or 5x5";
@@ -219,20 +280,29 @@ static const char *winograd_unsupported(const fc_geometry *g) {
     return NULL;
 }
 
-/* Measured against the direct summation and gemm on AVX2: 1.2 to 2 times as fast under 3x3 at 6 x 16 and 32 x 6
+/* Stride 1, measured against the direct summation and gemm on AVX2: 1.2 to 2 times as fast under 3x3 at 6 x 16 and 32 x 6
  * channels and under 3 taps at 8 x 8, level at 3 x 32 and under 5 taps at 8 x 8, behind under 7; on AVX-512 level at 8
  * x 16 channels and 1.5 times as fast at 12 x 64. One plane of 5x5, of whose four tiles 39% are outputs: 0.75; one of
- * 7x7: 1.2; a row of 4 tiles 0.8 to 1, of 16 tiles 1.3. */
+ * 7x7: 1.2; a row of 4 tiles 0.8 to 1, of 16 tiles 1.3.
+ * Stride 2, AVX2: forward 1.1 to 1.5 times as fast as gemm under 3x3 from 16 channels up (0.9 at 8), but 0.6 to 0.9
+ * where tiles reach over 1.8 times the outputs; under 3 taps 1.1 to 1.4 from 64 channels and 16 tiles up, 0.9 to 1.05
+ * at 16 and 32, 0.7 at 5 tiles. backward_input 1.3 to 2, at 8 channels under 3x3 too. */
 static const char *winograd_unwise(const fc_geometry *g, fc_operation operation) {
     const fc_winograd p = fc_winograd_problem(g, operation);
-    const ptrdiff_t least = FC_VECTOR_BYTES == 64 ? 12 : p.h.taps == 3 ? 6 : 8;
+    const int strided = p.weights < p.points, forward = operation == FC_FORWARD, row = p.h.taps == 1;
+    const ptrdiff_t few = FC_VECTOR_BYTES == 64 ? 12 : p.h.taps == 3 ? 6 : 8;
+    const ptrdiff_t least = strided && (forward || row) ? 2 * few : few;
     const ptrdiff_t least_products = p.w.taps > 5 ? 512 : p.w.taps > 3 ? 128 : 0;
     const ptrdiff_t tiles = p.images * p.h.tiles * p.w.tiles;
-    if (p.in < least || p.out < least || p.in * p.out < least_products)
+    if (p.in < (strided && forward && row ? 4 * least : least) || p.out < least || p.in * p.out < least_products)
         return "too few channels a group: the transforms cost more than the products save";
-    if ((double)(p.h.tiles * p.w.tiles * p.h.outputs * p.w.outputs) > 2 * (double)p.h.to * (double)p.w.to)
+    const double outputs = (double)p.h.to * (double)p.w.to;
+    const double computed = (double)(p.h.tiles * p.h.outputs) * (double)(p.w.tiles * p.w.outputs);
+    if (!strided && computed > 2 * outputs)
         return "less than half of the outputs of its tiles are there";
-    if (tiles < (p.h.taps == 1 ? 12 : 4))
+    if (strided && 3 * computed > 4 * outputs)
+        return "less than three quarters of the outputs of its tiles are there";
+    if (tiles < (!row || (strided && !forward) ? 4 : strided ? 16 : 12))
         return "too few tiles to make up for the transform of the weights";
     return NULL;
 }

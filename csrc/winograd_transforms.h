@@ -4,15 +4,19 @@
  * a plane (1e-6 to 4e-6 of the largest output off in float32, where the customary 1, 2 is 5e-6 to 1e-5 off at the same
  * cost), p = 1/2, 1, 2 for the 8 of a row (1e-6 to 3e-6; 12 other triples no better). A row of B^T holds the
  * coefficients of the product of (x - q) over the other finite points q. The divisors that theory gives to G are in A,
- * where they cost nothing. */
+ * where they cost nothing.
+ *
+ * At stride 2 an axis has two phases: the first has the 8 points of a row, or those 6 without infinity, and the second
+ * no transform at all. */
 
 /* ---- one line of points, taps or outputs */
 
 /* t = B^T d */
 FC_INLINE void FC(winograd_inputs)(const int points, const vec *d, vec *t) {
-    if (points == 1) {
+    const int first = (int)fc_first_phase(points);
+    if (first == 1) {
         t[0] = d[0];
-    } else if (points == FC_WINOGRAD_POINTS_2D) {
+    } else if (first <= FC_WINOGRAD_POINTS_2D) {
         const vec even_near = d[4] - 2 * d[2], odd_near = d[3] - 2 * d[1];
         const vec even_far = d[4] - (real)0.5 * d[2], odd_far = d[3] - (real)0.5 * d[1];
         t[0] = d[0] + d[4] - (real)2.5 * d[2];
@@ -20,7 +24,8 @@ FC_INLINE void FC(winograd_inputs)(const int points, const vec *d, vec *t) {
         t[2] = even_near - (real)0.70710678118654752440 * odd_near;
         t[3] = even_far + (real)1.41421356237309504880 * odd_far;
         t[4] = even_far - (real)1.41421356237309504880 * odd_far;
-        t[5] = d[5] + d[1] - (real)2.5 * d[3];
+        if (first == FC_WINOGRAD_POINTS_2D)
+            t[5] = d[5] + d[1] - (real)2.5 * d[3];
     } else {
         const vec even_near = d[6] - 5 * d[4] + 4 * d[2], odd_near = d[5] - 5 * d[3] + 4 * d[1];
         const vec even_one = d[6] - (real)4.25 * d[4] + d[2], odd_one = d[5] - (real)4.25 * d[3] + d[1];
@@ -35,12 +40,13 @@ FC_INLINE void FC(winograd_inputs)(const int points, const vec *d, vec *t) {
         t[6] = even_far - 2 * odd_far;
         t[7] = d[7] - d[1] + (real)5.25 * (d[3] - d[5]);
     }
+    FC_UNROLL for (int i = first; i < points; i++) t[i] = d[i];
 }
 
 /* Of pair number `pair` of an axis: p to a power, and that over its divisor. Literals at every call: constants. */
 FC_INLINE real FC(winograd_power)(const int points, const int pair, const int exponent) {
     double p = 1, power = 1;
-    if (points == FC_WINOGRAD_POINTS_2D)
+    if (points <= FC_WINOGRAD_POINTS_2D)
         p = pair == 0 ? 0.70710678118654752440 : 1.41421356237309504880;
     else
         p = pair == 0 ? 0.5 : pair == 1 ? 1 : 2;
@@ -50,18 +56,19 @@ FC_INLINE real FC(winograd_power)(const int points, const int pair, const int ex
 
 FC_INLINE real FC(winograd_divided)(const int points, const int pair, const int exponent) {
     double divisor = 1;
-    if (points == FC_WINOGRAD_POINTS_2D)
+    if (points <= FC_WINOGRAD_POINTS_2D)
         divisor = pair == 0 ? -1.5 : 6;
     else
         divisor = pair == 0 ? 1.40625 : pair == 1 ? -4.5 : 90;
     return (real)((double)FC(winograd_power)(points, pair, exponent) / divisor);
 }
 
-/* t = G g, but for the divisors */
-FC_INLINE void FC(winograd_kernel)(const int points, const int taps, const vec *g, vec *t) {
+/* t = G g of one phase, but for the divisors */
+FC_INLINE void FC(winograd_kernel_phase)(const int points, const int taps, const vec *g, vec *t) {
     t[0] = g[0];
-    t[points - 1] = g[taps - 1];
-    FC_UNROLL for (int pair = 0; pair < points / 2 - 1; pair++) {
+    if (points % 2 == 0)
+        t[points - 1] = g[taps - 1];
+    FC_UNROLL for (int pair = 0; pair < (points - 1) / 2; pair++) {
         vec even = g[0], odd = FC(winograd_power)(points, pair, 1) * g[1];
         FC_UNROLL for (int i = 2; i < taps; i += 2) even += FC(winograd_power)(points, pair, i) * g[i];
         FC_UNROLL for (int i = 3; i < taps; i += 2) odd += FC(winograd_power)(points, pair, i) * g[i];
@@ -70,23 +77,67 @@ FC_INLINE void FC(winograd_kernel)(const int points, const int taps, const vec *
     }
 }
 
-/* y = A^T m, with the divisors */
-FC_INLINE void FC(winograd_outputs)(const int points, const int outputs, const vec *m, vec *y) {
+/* t = G g, where weights differ */
+FC_INLINE void FC(winograd_kernel)(const int points, const int taps, const vec *g, vec *t) {
+    const int first = (int)fc_first_phase(points);
+    if (points == 1) {
+        t[0] = g[0];
+    } else if (first == points) {
+        FC(winograd_kernel_phase)(points, taps, g, t);
+    } else {
+        const vec ends[2] = {g[0], g[2]};
+        FC(winograd_kernel_phase)(first, 2, ends, t);
+        t[first] = g[1];
+    }
+}
+
+/* y = A^T m of one phase, with the divisors */
+FC_INLINE void FC(winograd_outputs_phase)(const int points, const int outputs, const vec *m, vec *y) {
     if (points == 1) {
         y[0] = m[0];
         return;
     }
     vec even[3], odd[3];
-    FC_UNROLL for (int pair = 0; pair < points / 2 - 1; pair++) {
+    FC_UNROLL for (int pair = 0; pair < (points - 1) / 2; pair++) {
         even[pair] = m[1 + 2 * pair] + m[2 + 2 * pair];
         odd[pair] = m[1 + 2 * pair] - m[2 + 2 * pair];
     }
     FC_UNROLL for (int j = 0; j < outputs; j++) {
-        vec sum = j == 0 ? m[0] : j == outputs - 1 ? m[points - 1] : (vec){0};
-        FC_UNROLL for (int pair = 0; pair < points / 2 - 1; pair++)
+        vec sum = j == 0 ? m[0] : j == outputs - 1 && points % 2 == 0 ? m[points - 1] : (vec){0};
+        FC_UNROLL for (int pair = 0; pair < (points - 1) / 2; pair++)
             sum += FC(winograd_divided)(points, pair, j) * (j % 2 ? odd : even)[pair];
         y[j] = sum;
     }
+}
+
+/* y = A^T m, the outputs of two phases added, or one after the other where there are as many outputs. */
+FC_INLINE void FC(winograd_outputs)(const int points, const int outputs, const vec *m, vec *y) {
+    const int first = (int)fc_first_phase(points), second = points - first;
+    FC(winograd_outputs_phase)(first, second ? second : outputs, m, y);
+    FC_UNROLL for (int j = 0; j < second; j++)
+        if (outputs == second)
+            y[j] += m[first + j];
+        else
+            y[second + j] = m[first + j];
+}
+
+/* Where output j of a tile lies, counted from its first. */
+FC_INLINE ptrdiff_t FC(winograd_place)(const int points, const int outputs, const fc_winograd_axis *a, const int j) {
+    const int phase = points - (int)fc_first_phase(points);
+    if (outputs <= phase || !phase)
+        return j * a->step;
+    return j < phase ? 2 * j + a->lead : 2 * (j - phase) + 1 - a->lead;
+}
+
+/* The inputs of a tile, `apart` elements from each other, phase by phase. */
+FC_INLINE void FC(winograd_line)(const int points, const fc_winograd_axis *a, const real *at, ptrdiff_t apart,
+                                 vec *line) {
+    const int first = (int)fc_first_phase(points);
+    const real *second = at + a->second * apart;
+    if (first < points)
+        apart *= a->apart;
+    FC_UNROLL for (int i = 0; i < first; i++) line[i] = FC(load)(at + i * apart);
+    FC_UNROLL for (int i = first; i < points; i++) line[i] = FC(load)(second + (i - first) * apart);
 }
 
 /* turn() where only some rows or columns are there, to vectors `apart` from each other in memory; of the others, rows
@@ -133,27 +184,26 @@ FC_INLINE void FC(winograd_transform_by)(const int points_h, const int points_w,
     ptrdiff_t tile = s->first % p->rows;
     for (ptrdiff_t th = s->h0; th < s->h1; th++)
         for (ptrdiff_t w0 = s->w0; w0 < s->w1; w0 += p->span) {
-            const ptrdiff_t tiles = fc_min(p->span, s->w1 - w0), left = fc_tile_start(w, w0) - w->pad;
-            const ptrdiff_t count = fc_tile_start(w, tiles - 1) + (points_w - 1) * w->step + 1;
-            for (ptrdiff_t i = 0; i < points_h; i++) {
-                const ptrdiff_t row = fc_tile_start(h, th) + i * h->step - h->pad;
+            const ptrdiff_t tiles = fc_min(p->span, s->w1 - w0), left = fc_tile_source(w, w0) - w->pad;
+            const ptrdiff_t count = fc_tile_source(w, tiles - 1) + (w->inputs - 1) * w->step + 1;
+            for (ptrdiff_t i = 0; i < h->inputs; i++) {
+                const ptrdiff_t row = fc_tile_source(h, th) + i * h->step - h->pad;
                 FC(winograd_row)(p, row >= 0 && row < h->from ? from + row * w->from : NULL, left, count, channels,
                                  columns + i * LANES);
             }
             if (points_h > 1)
                 for (real *at = columns; at < columns + count * points_h * LANES; at += points_h * LANES) {
-                    vec line[FC_WINOGRAD_POINTS_2D], t[FC_WINOGRAD_POINTS_2D];
-                    FC_UNROLL for (int i = 0; i < points_h; i++) line[i] = FC(load)(at + i * LANES);
+                    vec line[FC_WINOGRAD_LINE], t[FC_WINOGRAD_LINE];
+                    FC(winograd_line)(points_h, h, at, LANES, line);
                     FC(winograd_inputs)(points_h, line, t);
                     FC_UNROLL for (int i = 0; i < points_h; i++) FC(store)(at + i * LANES, t[i]);
                 }
             for (ptrdiff_t tw = 0; tw < tiles; tw++) {
-                const real *at = columns + fc_tile_start(w, tw) * points_h * LANES;
+                const real *at = columns + fc_tile_source(w, tw) * points_h * LANES;
                 real *to = v + tile * LANES;
                 for (int i = 0; i < points_h; i++, at += LANES) {
-                    vec line[FC_WINOGRAD_POINTS_1D], t[FC_WINOGRAD_POINTS_1D];
-                    FC_UNROLL for (int j = 0; j < points_w; j++)
-                        line[j] = FC(load)(at + j * w->step * points_h * LANES);
+                    vec line[FC_WINOGRAD_LINE], t[FC_WINOGRAD_LINE];
+                    FC(winograd_line)(points_w, w, at, w->step * points_h * LANES, line);
                     FC(winograd_inputs)(points_w, line, t);
                     FC_UNROLL for (int j = 0; j < points_w; j++, to += p->v_point) FC(store)(to, t[j]);
                 }
@@ -167,10 +217,12 @@ FC_INLINE void FC(winograd_transform_by)(const int points_h, const int points_w,
 
 static void FC(winograd_transform)(const fc_winograd *p, const fc_segment *s, const real *from, ptrdiff_t channels,
                                    real *columns, real *v) {
-    if (p->h.points == 1)
-        FC(winograd_transform_by)(1, FC_WINOGRAD_POINTS_1D, p, s, from, channels, columns, v);
-    else
-        FC(winograd_transform_by)(FC_WINOGRAD_POINTS_2D, FC_WINOGRAD_POINTS_2D, p, s, from, channels, columns, v);
+    switch (p->points) {
+    case 8: FC(winograd_transform_by)(1, 8, p, s, from, channels, columns, v); break;
+    case 15: FC(winograd_transform_by)(1, 15, p, s, from, channels, columns, v); break;
+    case 36: FC(winograd_transform_by)(6, 6, p, s, from, channels, columns, v); break;
+    case 81: FC(winograd_transform_by)(9, 9, p, s, from, channels, columns, v); break;
+    }
 }
 
 /* ---- weights to u */
@@ -192,10 +244,10 @@ FC_INLINE void FC(winograd_turn_kernel)(const int taps, const real *at, ptrdiff_
 }
 
 /* One vector of out-channels of in-channel 0 at `w`, of which `there` channels exist, to u[f]. */
-FC_INLINE void FC(winograd_weights_of)(const int R, const int S, const fc_winograd *p, const real *w, ptrdiff_t there,
-                                       ptrdiff_t room, real *u) {
-    const int points_h = R == 1 ? 1 : FC_WINOGRAD_POINTS_2D, taps = R * S;
-    const int points_w = R == 1 ? FC_WINOGRAD_POINTS_1D : FC_WINOGRAD_POINTS_2D;
+FC_INLINE void FC(winograd_weights_of)(const int R, const int S, const int points, const fc_winograd *p, const real *w,
+                                       ptrdiff_t there, ptrdiff_t room, real *u) {
+    const int taps = R * S, points_h = R == 1 ? 1 : points;
+    const int rows = (int)fc_weight_points(points_h), columns = (int)fc_weight_points(points);
     vec g[FC_WINOGRAD_TAPS + FC_TURN], t[FC_WINOGRAD_TAPS_1D][FC_WINOGRAD_POINTS_2D];
     FC(winograd_turn_kernel)(taps, w, p->w_out, there, room, g);
     if (p->flipped)
@@ -207,23 +259,21 @@ FC_INLINE void FC(winograd_weights_of)(const int R, const int S, const fc_winogr
     FC_UNROLL for (int s = 0; s < S; s++) {
         vec line[FC_WINOGRAD_TAPS_2D];
         FC_UNROLL for (int r = 0; r < R; r++) line[r] = g[r * S + s];
-        if (R == 1)
-            t[s][0] = line[0];
-        else
-            FC(winograd_kernel)(points_h, R, line, t[s]);
+        FC(winograd_kernel)(points_h, R, line, t[s]);
     }
-    FC_UNROLL for (int i = 0; i < points_h; i++) {
-        vec line[FC_WINOGRAD_TAPS_1D], all[FC_WINOGRAD_POINTS_1D];
+    FC_UNROLL for (int i = 0; i < rows; i++) {
+        vec line[FC_WINOGRAD_TAPS_1D], all[FC_WINOGRAD_LINE];
         FC_UNROLL for (int s = 0; s < S; s++) line[s] = t[s][i];
-        FC(winograd_kernel)(points_w, S, line, all);
-        FC_UNROLL for (int j = 0; j < points_w; j++) FC(store)(u + (i * points_w + j) * POINT, all[j]);
+        FC(winograd_kernel)(points, S, line, all);
+        FC_UNROLL for (int j = 0; j < columns; j++) FC(store)(u + (i * columns + j) * POINT, all[j]);
     }
 }
 
 /* In-channels in0 .. in1 of `vectors` vectors of out-channels, the first at `w`, of which `there` channels exist, to
  * u[f][in][vectors]. Weights that lie together are read together, and asked for some time before. */
-FC_INLINE void FC(winograd_weights_by)(const int R, const int S, const fc_winograd *p, const real *w, ptrdiff_t there,
-                                       ptrdiff_t room, ptrdiff_t in0, ptrdiff_t in1, ptrdiff_t vectors, real *u) {
+FC_INLINE void FC(winograd_weights_by)(const int R, const int S, const int points, const fc_winograd *p, const real *w,
+                                       ptrdiff_t there, ptrdiff_t room, ptrdiff_t in0, ptrdiff_t in1,
+                                       ptrdiff_t vectors, real *u) {
     const ptrdiff_t run = p->flipped ? 1 : in1 - in0;
     for (ptrdiff_t c0 = in0; c0 < in1; c0 += run)
         for (ptrdiff_t k = 0; k < vectors; k++)
@@ -237,25 +287,29 @@ FC_INLINE void FC(winograd_weights_by)(const int R, const int S, const fc_winogr
                     for (int i = 0; i < LANES; i++)
                         __builtin_prefetch(ahead + i * p->w_out);
                 real *to = u + (c - in0) / DEPTH * p->u_slab + ((c - in0) % DEPTH * vectors + k) * LANES;
-                FC(winograd_weights_of)(R, S, p, w + first, there - k * LANES, room - first, to);
+                FC(winograd_weights_of)(R, S, points, p, w + first, there - k * LANES, room - first, to);
             }
 }
 
 FC_NOINLINE void FC(winograd_weights)(const fc_winograd *p, const real *w, ptrdiff_t there, ptrdiff_t room,
                                       ptrdiff_t in0, ptrdiff_t in1, ptrdiff_t vectors, real *u) {
-    if (p->h.taps == 1)
+    if (p->points == 81)
+        FC(winograd_weights_by)(3, 3, 9, p, w, there, room, in0, in1, vectors, u);
+    else if (p->points == 15)
+        FC(winograd_weights_by)(1, 3, 15, p, w, there, room, in0, in1, vectors, u);
+    else if (p->h.taps == 1)
         switch (p->w.taps) {
-        case 2: FC(winograd_weights_by)(1, 2, p, w, there, room, in0, in1, vectors, u); break;
-        case 3: FC(winograd_weights_by)(1, 3, p, w, there, room, in0, in1, vectors, u); break;
-        case 4: FC(winograd_weights_by)(1, 4, p, w, there, room, in0, in1, vectors, u); break;
-        case 5: FC(winograd_weights_by)(1, 5, p, w, there, room, in0, in1, vectors, u); break;
-        case 6: FC(winograd_weights_by)(1, 6, p, w, there, room, in0, in1, vectors, u); break;
-        case 7: FC(winograd_weights_by)(1, 7, p, w, there, room, in0, in1, vectors, u); break;
+        case 2: FC(winograd_weights_by)(1, 2, 8, p, w, there, room, in0, in1, vectors, u); break;
+        case 3: FC(winograd_weights_by)(1, 3, 8, p, w, there, room, in0, in1, vectors, u); break;
+        case 4: FC(winograd_weights_by)(1, 4, 8, p, w, there, room, in0, in1, vectors, u); break;
+        case 5: FC(winograd_weights_by)(1, 5, 8, p, w, there, room, in0, in1, vectors, u); break;
+        case 6: FC(winograd_weights_by)(1, 6, 8, p, w, there, room, in0, in1, vectors, u); break;
+        case 7: FC(winograd_weights_by)(1, 7, 8, p, w, there, room, in0, in1, vectors, u); break;
         }
     else
         switch (p->w.taps) {
-        case 3: FC(winograd_weights_by)(3, 3, p, w, there, room, in0, in1, vectors, u); break;
-        case 5: FC(winograd_weights_by)(5, 5, p, w, there, room, in0, in1, vectors, u); break;
+        case 3: FC(winograd_weights_by)(3, 3, 6, p, w, there, room, in0, in1, vectors, u); break;
+        case 5: FC(winograd_weights_by)(5, 5, 6, p, w, there, room, in0, in1, vectors, u); break;
         }
 }
 
@@ -273,7 +327,7 @@ typedef struct {
 /* Returns a vector that is 0 where all is finite, and NaN in some lane where not. */
 FC_INLINE vec FC(winograd_inverse_by)(const int points_h, const int points_w, const int out_h, const int out_w,
                                       const fc_winograd *p, const FC(winograd_result) *r) {
-    const ptrdiff_t step_h = p->h.step, step_w = p->w.step, point = p->m_point, rows = r->rows, cols = r->cols;
+    const ptrdiff_t step_w = p->w.step, point = p->m_point, rows = r->rows, cols = r->cols;
     const fc_segment *s = r->segment;
     const real *m = r->m;
     const vec bias = r->bias;
@@ -282,25 +336,27 @@ FC_INLINE vec FC(winograd_inverse_by)(const int points_h, const int points_w, co
         const ptrdiff_t i0 = fc_tile_start(&p->h, th);
         for (ptrdiff_t tw = 0; tw < s->w1 - s->w0; tw++, m += r->width) {
             const ptrdiff_t j0 = fc_tile_start(&p->w, tw);
-            vec half[4][FC_WINOGRAD_POINTS_1D];
+            vec half[2 * FC_WINOGRAD_PHASE_2D][FC_WINOGRAD_LINE];
             FC_UNROLL for (int j = 0; j < points_w; j++) {
-                vec line[FC_WINOGRAD_POINTS_2D], y[4];
+                vec line[FC_WINOGRAD_LINE], y[2 * FC_WINOGRAD_PHASE_2D];
                 FC_UNROLL for (int i = 0; i < points_h; i++) line[i] = FC(load)(m + (i * points_w + j) * point);
                 FC(winograd_outputs)(points_h, out_h, line, y);
                 FC_UNROLL for (int i = 0; i < out_h; i++) half[i][j] = y[i];
             }
-            real *to = r->outputs + (i0 * cols + j0) * LANES;
             const int inside = j0 + (out_w - 1) * step_w < cols;
-            FC_UNROLL for (int i = 0; i < out_h; i++, to += step_h * cols * LANES) {
-                if (i0 + i * step_h >= rows)
-                    break;
-                vec y[FC_WINOGRAD_TAPS_1D];
+            FC_UNROLL for (int i = 0; i < out_h; i++) {
+                const ptrdiff_t row = i0 + FC(winograd_place)(points_h, out_h, &p->h, i);
+                if (row >= rows)
+                    continue;
+                vec y[FC_WINOGRAD_LINE];
                 FC(winograd_outputs)(points_w, out_w, half[i], y);
-                FC_UNROLL for (int j = 0; j < out_w; j++)
-                    if (inside || j0 + j * step_w < cols) {
+                FC_UNROLL for (int j = 0; j < out_w; j++) {
+                    const ptrdiff_t column = j0 + FC(winograd_place)(points_w, out_w, &p->w, j);
+                    if (inside || column < cols) {
                         poison += y[j] * 0;
-                        FC(store)(to + j * step_w * LANES, y[j] + bias);
+                        FC(store)(r->outputs + (row * cols + column) * LANES, y[j] + bias);
                     }
+                }
             }
         }
     }
@@ -308,6 +364,8 @@ FC_INLINE vec FC(winograd_inverse_by)(const int points_h, const int points_w, co
 }
 
 FC_NOINLINE vec FC(winograd_inverse)(const fc_winograd *p, const FC(winograd_result) *r) {
+    if (p->points == 15)
+        return p->flipped ? FC(winograd_inverse_by)(1, 15, 1, 14, p, r) : FC(winograd_inverse_by)(1, 15, 1, 7, p, r);
     if (p->h.taps == 1)
         switch (p->w.outputs) {
         case 2: return FC(winograd_inverse_by)(1, 8, 1, 2, p, r);
@@ -317,6 +375,8 @@ FC_NOINLINE vec FC(winograd_inverse)(const fc_winograd *p, const FC(winograd_res
         case 6: return FC(winograd_inverse_by)(1, 8, 1, 6, p, r);
         default: return FC(winograd_inverse_by)(1, 8, 1, 7, p, r);
         }
+    if (p->points == 81)
+        return p->flipped ? FC(winograd_inverse_by)(9, 9, 8, 8, p, r) : FC(winograd_inverse_by)(9, 9, 4, 4, p, r);
     return p->w.outputs == 4 ? FC(winograd_inverse_by)(6, 6, 4, 4, p, r) : FC(winograd_inverse_by)(6, 6, 2, 2, p, r);
 }
 

@@ -133,6 +133,8 @@ SHAPE_CASES_1D = [
     c("winograd_row_dilated", 61, 9, 8, 3, n=2, padding=3, dilation=5),
     c("winograd_row_far_dilated", 300, 8, 9, 5, padding=100, dilation=64),
     c("winograd_row_groups", 40, 18, 20, 3, padding=1, groups=2),
+    c("winograd_row_stride_2", 131, 17, 9, 3, n=2, stride=2),
+    c("winograd_row_stride_2_blocks", 3700, 8, 17, 3, stride=2, padding=1),
 ]
 
 SHAPE_CASES_2D = [
@@ -196,6 +198,9 @@ SHAPE_CASES_2D = [
     c("winograd_dilated", (21, 13), 9, 8, 3, padding=(3, 2), dilation=(3, 2), n=2),
     c("winograd_5x5", (11, 10), 9, 10, 5, padding=2, n=2),
     c("winograd_row_of_a_plane", (5, 19), 8, 9, (1, 7), padding=(1, 3)),
+    c("winograd_stride_2", (17, 22), 17, 18, 3, n=2, stride=2, padding=1),
+    c("winograd_stride_2_groups", (13, 10), 18, 16, 3, stride=2, padding=((0, 1), (1, 2)), groups=2),
+    c("winograd_stride_2_blocks", (75, 70), 9, 17, 3, stride=2, padding=(1, 0)),
     c("tall_and_narrow", (40, 1), 2, 3, (3, 1), padding=(1, 0)),
     c("tall_and_narrow_3x3", (40, 2), 2, 3, 3, padding=1),
     c("one_wide_row", (1, 70), 2, 3, (1, 5)),
@@ -303,6 +308,7 @@ TRANSPOSED_GEOMETRIES = {
     "output_padding_1d": transposed_geometry(1, (2, 3, 9), (3, 4, 3), 3, 1, 2),
     "output_padding_beyond_stride": transposed_geometry(1, (2, 3, 9), (3, 4, 3), 2, 1, 4, 1, 5),
     "output_padding_2d": transposed_geometry(2, (2, 4, 5, 6), (4, 3, 3, 4), (2, 3), 1, (1, 2), 2),
+    "output_padding_stride_2": transposed_geometry(2, (1, 9, 6, 5), (9, 8, 3, 3), 2, (1, 0), 1),
     "output_padding_2d_dilated": transposed_geometry(2, (1, 2, 4, 5), (2, 3, 2, 3), 1, (0, 2), (1, 2), 1, (2, 3)),
     "transposed_cropped": transposed_geometry(1, (1, 2, 7), (2, 3, 5), 2, ((4, 1),), 1),
     "transposed_one_left": transposed_geometry(1, (1, 2, 5), (2, 3, 3), 1, 3),

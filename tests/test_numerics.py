@@ -37,6 +37,8 @@ SPECIAL = [
         "groups_plane_strided",
         "winograd_size",
         "winograd_5x5",
+        "winograd_stride_2",
+        "winograd_row_stride_2",
         "winograd_row_4",
         "winograd_row_dilated",
         "depthwise_long",
@@ -276,7 +278,14 @@ def test_direct_summation_within_three_times_torchs_error(
 
 
 def test_default_precision_errs_by_at_most_1e_5_of_the_largest(fast_kernels: Kernels) -> None:
-    names = ("winograd_size", "winograd_5x5", *(f"winograd_row_{k}" for k in (2, 3, 5, 7)), "long_filter")
+    names = (
+        "winograd_size",
+        "winograd_5x5",
+        "winograd_stride_2",
+        "winograd_row_stride_2",
+        *(f"winograd_row_{k}" for k in (2, 3, 5, 7)),
+        "long_filter",
+    )
     many = cases.c("many_channels_to_a_row", 200, 1024, 8, 3, padding=1)
     for case in (*LONG, many, *(cases.BY_NAME[name] for name in names)):
         x, w, y = (cases.normal(s, "float32", s, case.name) for s in (case.x_shape, case.w_shape, case.y_shape))

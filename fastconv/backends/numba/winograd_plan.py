@@ -1,8 +1,9 @@
 """Which convolutions Winograd's algorithm serves, and how one of them is cut into tiles, blocks and scratch.
 
-The rules and sizes are those of ``csrc/winograd_plan.h``, which gives their measurements; a test holds the two to the
-same answers. Both operations are one problem: ``to`` at (i, j) is the sum of w[r, s] * from[i + r*step - pad_h,
-j + s*step - pad_w]. Dilation d makes d interleaved convolutions of an axis: a tile's inputs and outputs lie d apart.
+The rules and sizes are those of ``csrc/winograd_plan.h`` but for its stride 2, and it gives their measurements; a test
+holds the two to the same answers. Both operations are one problem: ``to`` at (i, j) is the sum of w[r, s] *
+from[i + r*step - pad_h, j + s*step - pad_w]. Dilation d makes d interleaved convolutions of an axis: a tile's inputs
+and outputs lie d apart.
 """
 
 from __future__ import annotations
