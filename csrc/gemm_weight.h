@@ -8,7 +8,7 @@
  *   outputs   LANES output channels. Some channels' y is turned to [pixel][channel] in a panel that stays in level 1;
  *             x is read where it is, or from a copy with its padding. Most layers.
  *   inputs    LANES input channels, x turned to [row][column][channel], padded; y read where it is. Few output
- *             channels.
+ *             channels, and 1x1 kernels, whose sums are pieces of rows of w: nothing of the result is turned.
  *   taps      LANES neighbours of a row of x, which are taps already; y read where it is. Long kernels on few channels.
  *
  * A register tile is I numbers times V vectors, all its sums in registers. Boxes of up to FC_WEIGHT_PIXELS pixels, of
@@ -27,7 +27,10 @@
 enum {
     FC_WEIGHT_PIXELS = FC_VECTOR_BYTES == 64 ? 224 : 256, /* two vectors of each: 28 and 16 KB, most of level 1 */
     FC_WEIGHT_FEW = 2,                                    /* boxes up to which each is summed in halves */
-    FC_WEIGHT_TILES_A_TURN = 16                           /* register tiles whose sums are turned together */
+    FC_WEIGHT_TILES_A_TURN = 16,                          /* register tiles whose sums are turned together */
+    FC_WEIGHT_KEPT = 1 << 20,                             /* bytes of sums that are turned once, after the last box */
+    FC_WEIGHT_PANELS = 4,                                 /* 1x1: panels of x at a time: lines of w are filled */
+    FC_WEIGHT_TILES_A_PANEL = 8                           /* under so many tiles of y, which stay in level 2 */
 };
 
 typedef enum { FC_LANES_OUTPUTS, FC_LANES_INPUTS, FC_LANES_TAPS } fc_weight_lanes;
@@ -40,6 +43,8 @@ typedef struct {
     ptrdiff_t images, rows, cols;                       /* of the largest box */
     ptrdiff_t boxes_n, boxes_h, boxes_w, boxes;
     int in_place;                                       /* x needs no padding: it is read where it is */
+    int pointwise;                                      /* 1x1 without padding, inputs in the lanes */
+    int kept;                                           /* outputs in the lanes: all sums are turned after all boxes */
     ptrdiff_t packed_rows, packed_cols;                 /* x of a box, padded */
     ptrdiff_t x_element, x_line, x_channel, x_image;    /* distances of columns, rows, channels (or LANES), images */
     ptrdiff_t vectors, scalars;                         /* of a group: of one operand, of the other */
@@ -108,13 +113,17 @@ static inline double fc_weight_cost(const fc_geometry *g, fc_weight_lanes lanes,
     if (lanes == FC_LANES_TAPS)
         return cost;
     const ptrdiff_t turned = (lanes == FC_LANES_OUTPUTS ? g->K : g->C) / g->groups;
-    const ptrdiff_t pixels = lanes == FC_LANES_OUTPUTS ? 1 : g->stride_h * g->stride_w;
+    const ptrdiff_t pixels = lanes == FC_LANES_OUTPUTS || fc_pointwise(g) ? 1 : g->stride_h * g->stride_w;
     return cost + 1.5 * (double)pixels * (double)(fc_ceil_div(turned, width) + (turned % width != 0));
 }
 
 static inline fc_weight_lanes fc_choose_weight_lanes(const fc_geometry *g, ptrdiff_t width) {
     fc_weight_lanes best = FC_LANES_OUTPUTS;
-    if (fc_weight_cost(g, FC_LANES_INPUTS, width) < fc_weight_cost(g, best, width))
+    /* sums of a 1x1 kernel go straight to w with inputs in the lanes; turned, a vector costs about 4 a box */
+    const double pixels = (double)fc_min(g->N * g->P * g->Q, FC_WEIGHT_PIXELS);
+    const double products = (double)(g->K / g->groups) * (double)(g->C / g->groups) / (double)width;
+    const double turning = fc_pointwise(g) ? 4 * products / pixels : 0;
+    if (fc_weight_cost(g, FC_LANES_INPUTS, width) < fc_weight_cost(g, best, width) + turning)
         best = FC_LANES_INPUTS;
     if (g->dilation_w == 1 && fc_weight_cost(g, FC_LANES_TAPS, width) < fc_weight_cost(g, best, width))
         best = FC_LANES_TAPS;
@@ -159,6 +168,8 @@ static inline void fc_lay_out_x(fc_gemm_weight *d, ptrdiff_t width, size_t size)
     const ptrdiff_t reach_h = (g->R - 1) * g->dilation_h + 1, reach_w = (g->S - 1) * g->dilation_w + 1;
     d->packed_rows = (d->rows - 1) * g->stride_h + reach_h;
     d->packed_cols = (d->cols - 1) * g->stride_w + reach_w;
+    if (d->pointwise)
+        return;
     const int inside = (g->P - 1) * g->stride_h + reach_h <= g->H && (g->Q - 1) * g->stride_w + reach_w <= g->W;
     d->in_place = d->lanes == FC_LANES_OUTPUTS && !g->pad_h && !g->pad_w && inside;
     if (d->in_place) {
@@ -199,6 +210,7 @@ static inline fc_gemm_weight fc_plan_gemm_weight(const fc_geometry *given, int t
     d.lanes = fc_choose_weight_lanes(&d.g, width);
     d.channels = d.g.C / d.g.groups, d.outputs = d.g.K / d.g.groups;
     d.taps = d.channels * d.g.R * d.g.S;
+    d.pointwise = d.lanes == FC_LANES_INPUTS && fc_pointwise(&d.g);
     fc_choose_weight_boxes(&d);
     fc_lay_out_x(&d, width, size);
     fc_weight_operands(&d.g, d.lanes, width, &d.vectors, &d.scalars);
@@ -210,12 +222,17 @@ static inline fc_gemm_weight fc_plan_gemm_weight(const fc_geometry *given, int t
     fc_split_weight(&d, threads);
     const ptrdiff_t pixels = d.images * d.rows * d.cols;
     const ptrdiff_t some = fc_min(FC_WEIGHT_TILES_A_TURN, d.tiles) * d.tile + width;
-    const ptrdiff_t sums = d.lanes == FC_LANES_OUTPUTS ? some * d.block : d.scalars * d.vectors;
-    const ptrdiff_t turned = d.lanes == FC_LANES_OUTPUTS ? d.rows * d.cols : d.packed_cols;
+    const ptrdiff_t all = d.scalars * d.vectors;
+    d.kept = d.lanes == FC_LANES_OUTPUTS && d.boxes > d.runs && all * width * (ptrdiff_t)size <= FC_WEIGHT_KEPT;
+    const ptrdiff_t sums = d.lanes == FC_LANES_OUTPUTS && !d.kept ? some * d.block
+                           : d.pointwise               ? d.tile * d.block
+                                                       : all + width * d.block;
+    const ptrdiff_t turned = d.lanes == FC_LANES_OUTPUTS || d.pointwise ? d.rows * d.cols : d.packed_cols;
     d.vector_offsets_bytes = fc_round_up((size_t)d.vectors * sizeof(ptrdiff_t));
     d.scalar_offsets_bytes = fc_round_up((size_t)d.scalars * sizeof(ptrdiff_t));
     d.sums_bytes = fc_round_up((size_t)((d.runs - 1) * d.g.K * d.taps) * size);
-    d.panel_bytes = d.lanes == FC_LANES_OUTPUTS ? fc_round_up((size_t)(pixels * d.block * width) * size) : 0;
+    const ptrdiff_t panels = d.lanes == FC_LANES_OUTPUTS ? 1 : d.pointwise ? fc_min(FC_WEIGHT_PANELS, d.blocks) : 0;
+    d.panel_bytes = fc_round_up((size_t)(panels * pixels * d.block * width) * size);
     d.rows_bytes = d.lanes == FC_LANES_TAPS ? 0 : fc_round_up((size_t)(width * (turned + 4)) * size);
     d.tiles_bytes = fc_round_up((size_t)(sums * width) * size);
     return d;
@@ -378,21 +395,11 @@ static void FC(run_halves)(ptrdiff_t scalars, ptrdiff_t vectors, const FC(produc
 
 /* ---- operands */
 
-/* `channels` (at most LANES) rows of `count` numbers, `step` apart, turned: to[j * apart] is number j of each, 0 in
- * lanes that have no row. `rows` is space for LANES of them. */
-static void FC(turn_run)(const real *from, ptrdiff_t step, ptrdiff_t channels, ptrdiff_t count, real *rows, real *to,
-                         ptrdiff_t apart) {
-    const int whole = channels == LANES && count >= FC_TURN;
-    if (!whole) {
-        const ptrdiff_t pitch = fc_ceil_div(count, FC_TURN) * FC_TURN;
-        memset(rows, 0, (size_t)(LANES * pitch) * sizeof(real));
-        for (ptrdiff_t c = 0; c < channels; c++)
-            memcpy(rows + c * pitch, from + c * step, (size_t)count * sizeof(real));
-        from = rows;
-        step = pitch;
-    }
+/* LANES rows of `count` numbers, `step` apart, turned: to[j * apart] is number j of each. `overlap`: the last turn may
+ * do numbers of the one before once more, else rows are of a multiple of FC_TURN. */
+static void FC(turn_rows)(const real *from, ptrdiff_t step, ptrdiff_t count, int overlap, real *to, ptrdiff_t apart) {
     for (ptrdiff_t next = 0; next < count; next += FC_TURN) {
-        const ptrdiff_t j = whole ? fc_min(next, count - FC_TURN) : next, stored = fc_min(FC_TURN, count - j);
+        const ptrdiff_t j = overlap ? fc_min(next, count - FC_TURN) : next, stored = fc_min(FC_TURN, count - j);
         vec out[FC_TURN];
         FC(turn)(from + j, step, out);
         if (stored == FC_TURN)
@@ -401,6 +408,21 @@ static void FC(turn_run)(const real *from, ptrdiff_t step, ptrdiff_t channels, p
             for (ptrdiff_t c = 0; c < stored; c++)
                 FC(store)(to + (j + c) * apart, out[c]);
     }
+}
+
+/* `channels` (at most LANES) rows of `count` numbers, `step` apart, turned: to[j * apart] is number j of each, 0 in
+ * lanes that have no row. `rows` is space for LANES of them. */
+static void FC(turn_run)(const real *from, ptrdiff_t step, ptrdiff_t channels, ptrdiff_t count, real *rows, real *to,
+                         ptrdiff_t apart) {
+    if (channels == LANES && count >= FC_TURN) {
+        FC(turn_rows)(from, step, count, 1, to, apart);
+        return;
+    }
+    const ptrdiff_t pitch = fc_ceil_div(count, FC_TURN) * FC_TURN;
+    memset(rows, 0, (size_t)(LANES * pitch) * sizeof(real));
+    for (ptrdiff_t c = 0; c < channels; c++)
+        memcpy(rows + c * pitch, from + c * step, (size_t)count * sizeof(real));
+    FC(turn_rows)(rows, pitch, count, 0, to, apart);
 }
 
 /* The pixels of one box: images n0 .., rows p0 .., columns q0 .. of y, so many of each. */
@@ -484,6 +506,37 @@ static void FC(pack_y)(const fc_gemm_weight *d, const FC(pixels) *box, const rea
         }
 }
 
+/* The pixels of x that one image of a box of a 1x1 kernel with a stride reads, of `channels` channels, turned. */
+static void FC(turn_strided)(const fc_geometry *g, const FC(pixels) *box, const real *from, ptrdiff_t channels,
+                             real *rows, real *to, ptrdiff_t apart) {
+    const ptrdiff_t count = box->rows * box->cols, pitch = fc_ceil_div(count, FC_TURN) * FC_TURN;
+    if (channels < LANES)
+        memset(rows + channels * pitch, 0, (size_t)((LANES - channels) * pitch) * sizeof(real));
+    for (ptrdiff_t c = 0; c < channels; c++, from += g->H * g->W)
+        for (ptrdiff_t i = 0; i < box->rows; i++)
+            for (ptrdiff_t j = 0; j < box->cols; j++)
+                rows[c * pitch + i * box->cols + j] = from[i * g->stride_h * g->W + j * g->stride_w];
+    FC(turn_rows)(rows, pitch, count, 0, to, apart);
+}
+
+/* Input channels first .. of a group's x, `vectors` of LANES, turned to [pixel][vectors][LANES]: 1x1 kernels. */
+static void FC(pack_pixels)(const fc_gemm_weight *d, const FC(pixels) *box, const real *x, ptrdiff_t first,
+                            ptrdiff_t vectors, real *rows, real *panel) {
+    const fc_geometry *g = &d->g;
+    const ptrdiff_t plane = g->H * g->W, run = box->rows * box->cols;
+    for (ptrdiff_t image = 0; image < box->images; image++)
+        for (ptrdiff_t v = 0; v < vectors; v++) {
+            const ptrdiff_t c = first + v * LANES, channels = fc_min(LANES, d->channels - c);
+            const real *from = x + ((box->n0 + image) * g->C + c) * plane;
+            real *to = panel + (image * run * vectors + v) * LANES;
+            from += box->p0 * g->stride_h * g->W + box->q0 * g->stride_w;
+            if (g->stride_h == 1 && g->stride_w == 1 && g->Q == g->W)
+                FC(turn_run)(from, plane, channels, run, rows, to, vectors * LANES);
+            else
+                FC(turn_strided)(g, box, from, channels, rows, to, vectors * LANES);
+        }
+}
+
 /* ---- results */
 
 FC_INLINE void FC(put)(real *to, vec v, ptrdiff_t count, int add) {
@@ -548,7 +601,7 @@ FC_INLINE void FC(prefetch_rows)(const real *w, ptrdiff_t step, ptrdiff_t count,
 }
 
 static void FC(outputs_in_lanes)(const fc_gemm_weight *d, const FC(share_of_weight) *s, const FC(pixels) *box, int add,
-                                 const FC(weight_space) *space) {
+                                 int last, const FC(weight_space) *space) {
     const fc_geometry *g = &d->g;
     const ptrdiff_t window = g->R * g->S;
     FC(products) p = {.images = box->images, .rows = box->rows, .cols = box->cols};
@@ -576,11 +629,14 @@ static void FC(outputs_in_lanes)(const fc_gemm_weight *d, const FC(share_of_weig
             const ptrdiff_t taps = fc_first_scalar(d, stop) - t0, first = v0 * LANES;
             const ptrdiff_t outputs = fc_min(v * LANES, d->outputs - first);
             real *w = s->w + first * d->taps + t0;
-            p.out = space->tiles;
+            p.out = space->tiles + (d->kept ? (v0 * d->scalars + t0 * v) * LANES : 0);
+            p.add = d->kept && add;
+            const real *const sums = p.out;
             for (const ptrdiff_t start = tile; tile < stop; tile++) {
                 const ptrdiff_t t = fc_first_scalar(d, tile), count = fc_first_scalar(d, tile + 1) - t;
                 const ptrdiff_t k0 = fc_part(outputs, stop - start, tile - start);
-                FC(prefetch_rows)(w, d->taps, taps, k0, fc_part(outputs, stop - start, tile + 1 - start));
+                if (!d->kept || last)
+                    FC(prefetch_rows)(w, d->taps, taps, k0, fc_part(outputs, stop - start, tile + 1 - start));
                 p.scalar_offset = d->scalar_offsets + t;
                 if (halved)
                     FC(run_halves)(count, v, &p);
@@ -588,7 +644,55 @@ static void FC(outputs_in_lanes)(const fc_gemm_weight *d, const FC(share_of_weig
                     FC(run_products)(count, v, &p);
                 p.out += count * p.out_step;
             }
-            FC(put_turned)(space->tiles, v, outputs, taps, w, d->taps, add);
+            if (!d->kept || last)
+                FC(put_turned)(sums, v, outputs, taps, w, d->taps, add && !d->kept);
+        }
+    }
+}
+
+/* 1x1 kernels: the sums of one register tile are pieces of as many rows of w. Some panels at a time, so that what one
+ * of them leaves of a line of w is filled while the line is near; some rows of y under each, which stay in level 2. */
+static void FC(inputs_straight)(const fc_gemm_weight *d, const FC(share_of_weight) *s, const FC(pixels) *box, int add,
+                                const FC(weight_space) *space) {
+    const fc_geometry *g = &d->g;
+    const ptrdiff_t run = box->rows * box->cols, apart = run * box->images * d->block * LANES;
+    const int halved = d->boxes <= FC_WEIGHT_FEW && box->images * run > FC_WEIGHT_PIXELS / 2;
+    FC(products) p = {.images = box->images, .rows = 1, .cols = run, .scalar_step = 1};
+    p.scalars = s->y + box->n0 * g->K * g->P * g->Q + box->p0 * g->Q + box->q0;
+    p.scalar_image = g->K * g->P * g->Q;
+    p.vector_offset = d->vector_offsets;
+    for (ptrdiff_t near = s->block0, far; near < s->block1; near = far) {
+        far = fc_min(near + FC_WEIGHT_PANELS, s->block1);
+        for (ptrdiff_t block = near; block < far; block++) {
+            const ptrdiff_t v0 = fc_first_vector(d, block), v = fc_first_vector(d, block + 1) - v0;
+            FC(pack_pixels)(d, box, s->x, v0 * LANES, v, space->rows, space->panel + (block - near) * apart);
+        }
+        for (ptrdiff_t first = s->tile0, end; first < s->tile1; first = end) {
+            end = fc_min(first + FC_WEIGHT_TILES_A_PANEL, s->tile1);
+            for (ptrdiff_t block = near; block < far; block++) {
+                const ptrdiff_t v0 = fc_first_vector(d, block), v = fc_first_vector(d, block + 1) - v0;
+                const ptrdiff_t inputs = fc_min(v * LANES, d->channels - v0 * LANES);
+                const int whole = inputs == v * LANES;
+                p.vectors = space->panel + (block - near) * apart;
+                p.vector_step = v * LANES;
+                p.vector_image = run * p.vector_step;
+                p.add = whole && add;
+                p.out_step = whole ? d->taps : v * LANES;
+                for (ptrdiff_t tile = first; tile < end; tile++) {
+                    const ptrdiff_t k = fc_first_scalar(d, tile), count = fc_first_scalar(d, tile + 1) - k;
+                    real *w = s->w + k * d->taps + v0 * LANES;
+                    FC(prefetch_rows)(w, d->taps, inputs, 0, count);
+                    p.out = whole ? w : space->tiles;
+                    p.scalar_offset = d->scalar_offsets + k;
+                    if (halved)
+                        FC(run_halves)(count, v, &p);
+                    else
+                        FC(run_products)(count, v, &p);
+                    for (ptrdiff_t i = 0; i < count * v && !whole; i++)
+                        FC(put)(w + i / v * d->taps + i % v * LANES, FC(load)(p.out + i * LANES),
+                                inputs - i % v * LANES, add);
+                }
+            }
         }
     }
 }
@@ -600,7 +704,7 @@ static void FC(put_vector)(const fc_gemm_weight *d, ptrdiff_t v, vec sums, real 
     if (d->lanes == FC_LANES_TAPS) {
         const ptrdiff_t pieces = fc_ceil_div(g->S, LANES), s = v % pieces * LANES;
         FC(put)(w + v / pieces * g->S + s, sums, g->S - s, 0);
-    } else if (window == 1) {
+    } else if (window == 1) { /* with padding */
         FC(put)(w + v * LANES, sums, d->channels - v * LANES, 0);
     } else {
         const ptrdiff_t c = v / window * LANES, count = fc_min(LANES, d->channels - c);
@@ -660,7 +764,9 @@ static void FC(gemm_weight_item)(void *context, ptrdiff_t i, int number) {
     for (ptrdiff_t b = share.b0; b < share.b1; b++) {
         const FC(pixels) box = FC(weight_box)(d, b);
         if (d->lanes == FC_LANES_OUTPUTS)
-            FC(outputs_in_lanes)(d, &share, &box, b > share.b0, &space);
+            FC(outputs_in_lanes)(d, &share, &box, b > share.b0, b == share.b1 - 1, &space);
+        else if (d->pointwise)
+            FC(inputs_straight)(d, &share, &box, b > share.b0, &space);
         else
             FC(outputs_in_turn)(d, &share, &box, b > share.b0, b == share.b1 - 1, &space);
     }
@@ -673,9 +779,13 @@ static void FC(lay_weight_offsets)(const fc_gemm_weight *d) {
         for (ptrdiff_t v = 0; v < d->vectors; v++)
             d->vector_offsets[v] = v * LANES; /* in a panel */
     } else {
+        for (ptrdiff_t v = 0; v < d->vectors && d->pointwise; v++)
+            d->vector_offsets[v] = v * LANES;
         for (ptrdiff_t k = 0; k < d->scalars; k++)
             d->scalar_offsets[k] = k * g->P * g->Q;
     }
+    if (d->pointwise)
+        return;
     ptrdiff_t *to = d->lanes == FC_LANES_OUTPUTS ? d->scalar_offsets : d->vector_offsets;
     const ptrdiff_t planes = d->lanes == FC_LANES_INPUTS ? fc_ceil_div(d->channels, LANES) : d->channels;
     const ptrdiff_t across = d->lanes == FC_LANES_TAPS ? pieces : g->S;

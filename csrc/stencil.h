@@ -78,6 +78,12 @@ static inline fc_geometry fc_flattened(const fc_geometry *given) {
     return g;
 }
 
+/* Every pixel of y depends on one of x, which is there. */
+static inline int fc_pointwise(const fc_geometry *g) {
+    const int inside = (g->P - 1) * g->stride_h < g->H && (g->Q - 1) * g->stride_w < g->W;
+    return g->R == 1 && g->S == 1 && !g->pad_h && !g->pad_w && inside;
+}
+
 static inline int fc_one_row(const fc_geometry *g) {
     return g->H == 1 && g->R == 1 && g->P == 1 && g->stride_h == 1 && !g->pad_h;
 }
