@@ -12,8 +12,8 @@
  * side by side in the result, sums go straight there; else (ends of images, phases of a stride) by way of a buffer that
  * a worker holds for its block of pixels.
  *
- * Workspace: the weights of backward_input; for each worker a few packed panels, the sums of one block, and tables of
- * its pixels. */
+ * Workspace: the weights of backward_input; the pixels that a strided 1x1 kernel reads; for each worker a few packed
+ * panels, the sums of one block, and tables of its pixels. */
 #ifndef FC_GEMM_H
 #define FC_GEMM_H
 
@@ -22,6 +22,7 @@ enum {
     FC_GEMM_TAPS = 256,           /* most elements of a kernel */
     FC_GEMM_WEIGHTS = 320 << 10,  /* bytes of the weights that pass over a panel: they stay in level 2 */
     FC_GEMM_SUMS_BYTES = 128 << 10,
+    FC_GEMM_AHEAD = 4,            /* channels from the one that is being packed to the one that is asked for */
     FC_GEMM_TOGETHER = 4,         /* panels a row panel passes over at a time, its weights in level 1 */
     FC_GEMM_BLOCK_VECTORS = 64
 };
@@ -126,6 +127,22 @@ static inline ptrdiff_t fc_gemm_begin(ptrdiff_t size, ptrdiff_t more, ptrdiff_t 
 
 static inline ptrdiff_t fc_gemm_row(const fc_gemm *p, ptrdiff_t panel) {
     return fc_gemm_begin(p->panel_rows, p->longer_panels, panel);
+}
+
+/* 1x1 kernels with a stride read some pixels of x only: these are copied to planes of their own first. */
+static inline int fc_gemm_sampled(const fc_geometry *g) {
+    return fc_pointwise(g) && (g->stride_h > 1 || g->stride_w > 1);
+}
+
+static inline fc_geometry fc_gemm_samples(const fc_geometry *g) {
+    fc_geometry dense = *g;
+    dense.H = g->P, dense.W = g->Q;
+    dense.stride_h = dense.stride_w = 1;
+    return dense;
+}
+
+static inline size_t fc_gemm_samples_bytes(const fc_geometry *g, size_t size) {
+    return fc_gemm_sampled(g) ? fc_round_up((size_t)(g->N * g->C * g->P * g->Q) * size) : 0;
 }
 
 static const char *gemm_unsupported(const fc_geometry *g) {
@@ -263,7 +280,8 @@ static size_t FC(gemm_workspace)(const fc_geometry *g, fc_operation operation, i
 }
 
 static size_t FC(gemm_forward_workspace)(const fc_geometry *g, int threads) {
-    return FC(gemm_workspace)(g, FC_FORWARD, threads);
+    const fc_geometry dense = fc_gemm_sampled(g) ? fc_gemm_samples(g) : *g;
+    return fc_gemm_samples_bytes(g, sizeof(real)) + FC(gemm_workspace)(&dense, FC_FORWARD, threads);
 }
 
 static size_t FC(gemm_backward_input_workspace)(const fc_geometry *g, int threads) {
@@ -341,6 +359,7 @@ static void FC(gemm_tables)(const fc_gemm *p, const fc_gemm_phase *q, ptrdiff_t 
 typedef struct {
     ptrdiff_t channels, from_step, to_step, stride;
     ptrdiff_t row; /* elements between taps of a panel */
+    ptrdiff_t panels, panel_step; /* side by side in the source, elements apart */
 } FC(gemm_walk);
 
 /* Some lanes of a vector of pixels: those that are pixels of the source; the others are zero. */
@@ -406,47 +425,54 @@ static void FC(gemm_pack_apart)(const FC(gemm_walk) *walk, FC(gemm_lanes) a, int
 }
 
 /* NV vectors side by side in one row of the source, for `taps` taps `step` apart: all that is read is source. */
-FC_INLINE void FC(gemm_pack_whole)(const int NV, const FC(gemm_walk) *walk, const real *from, ptrdiff_t taps,
-                                   ptrdiff_t step, real *to) {
+FC_INLINE void FC(gemm_pack_taps)(const int NV, const FC(gemm_walk) *walk, const real *at, ptrdiff_t taps,
+                                  ptrdiff_t step, real *put) {
     const ptrdiff_t stride = walk->stride, row = walk->row;
-    const ptrdiff_t ahead = NV * LANES * stride + fc_max(0, (taps - 1) * step);
-    for (ptrdiff_t c = 0; c < walk->channels; c++, from += walk->from_step, to += walk->to_step) {
-        ptrdiff_t s = 0;
-        const real *at = from;
-        real *put = to;
-        for (ptrdiff_t line = 0; line < NV * LANES * stride; line += FC_LINE / (ptrdiff_t)sizeof(real))
-            __builtin_prefetch(from + ahead + line, 0, 2); /* the next panel's: channels are pages apart */
-        if (stride == 1) {
-            for (; s < taps; s++, at += step, put += row)
-                FC_UNROLL for (int v = 0; v < NV; v++) FC(store)(put + v * LANES, FC(load)(at + v * LANES));
-            continue;
-        }
-        if (stride == 2) {
-            if (step == 1)
-                for (; s + 1 < taps; s += 2, at += 2, put += 2 * row)
-                    FC_UNROLL for (int v = 0; v < NV; v++) {
-                        const vec a = FC(load)(at + 2 * v * LANES), b = FC(load)(at + (2 * v + 1) * LANES);
-                        FC(store)(put + v * LANES, FC(unzip_even)(a, b));
-                        FC(store)(put + row + v * LANES, FC(unzip_odd)(a, b));
-                    }
-            for (; s < taps; s++, at += step, put += row)
+    ptrdiff_t s = 0;
+    if (stride == 1) {
+        for (; s < taps; s++, at += step, put += row)
+            FC_UNROLL for (int v = 0; v < NV; v++) FC(store)(put + v * LANES, FC(load)(at + v * LANES));
+        return;
+    }
+    if (stride == 2) {
+        if (step == 1)
+            for (; s + 1 < taps; s += 2, at += 2, put += 2 * row)
                 FC_UNROLL for (int v = 0; v < NV; v++) {
                     const vec a = FC(load)(at + 2 * v * LANES), b = FC(load)(at + (2 * v + 1) * LANES);
                     FC(store)(put + v * LANES, FC(unzip_even)(a, b));
+                    FC(store)(put + row + v * LANES, FC(unzip_odd)(a, b));
                 }
-            continue;
-        }
-        if (step == 1)
-            for (; s + FC_TURN <= taps; s += FC_TURN, at += FC_TURN)
-                for (ptrdiff_t v = 0; v < NV; v++) {
-                    vec turned[FC_TURN];
-                    FC(turn)(at + v * LANES * stride, stride, turned);
-                    FC_UNROLL for (int i = 0; i < FC_TURN; i++)
-                        FC(store)(put + (s + i) * row + v * LANES, turned[i]);
-                }
-        for (put += s * row; s < taps; s++, at += step, put += row)
-            for (ptrdiff_t lane = 0; lane < NV * LANES; lane++)
-                put[lane] = at[lane * stride];
+        for (; s < taps; s++, at += step, put += row)
+            FC_UNROLL for (int v = 0; v < NV; v++) {
+                const vec a = FC(load)(at + 2 * v * LANES), b = FC(load)(at + (2 * v + 1) * LANES);
+                FC(store)(put + v * LANES, FC(unzip_even)(a, b));
+            }
+        return;
+    }
+    if (step == 1)
+        for (; s + FC_TURN <= taps; s += FC_TURN, at += FC_TURN)
+            for (ptrdiff_t v = 0; v < NV; v++) {
+                vec turned[FC_TURN];
+                FC(turn)(at + v * LANES * stride, stride, turned);
+                FC_UNROLL for (int i = 0; i < FC_TURN; i++)
+                    FC(store)(put + (s + i) * row + v * LANES, turned[i]);
+            }
+    for (put += s * row; s < taps; s++, at += step, put += row)
+        for (ptrdiff_t lane = 0; lane < NV * LANES; lane++)
+            put[lane] = at[lane * stride];
+}
+
+/* The same for all channels of panels side by side. Channels are pages apart, so what comes next is asked for: a few
+ * channels further on, or of one panel, which may be all of few channels, the next panel. */
+FC_INLINE void FC(gemm_pack_whole)(const int NV, const FC(gemm_walk) *walk, const real *from, ptrdiff_t taps,
+                                   ptrdiff_t step, real *to) {
+    const ptrdiff_t width = NV * LANES * walk->stride;
+    const ptrdiff_t ahead = walk->panels > 1 ? FC_GEMM_AHEAD * walk->from_step : width + fc_max(0, (taps - 1) * step);
+    for (ptrdiff_t c = 0; c < walk->channels; c++, from += walk->from_step, to += walk->to_step) {
+        for (ptrdiff_t line = 0; line < walk->panels * width; line += FC_LINE / (ptrdiff_t)sizeof(real))
+            __builtin_prefetch(from + ahead + line, 0, 2);
+        for (ptrdiff_t n = 0; n < walk->panels; n++)
+            FC(gemm_pack_taps)(NV, walk, from + n * width, taps, step, to + n * walk->panel_step);
     }
 }
 
@@ -484,7 +510,7 @@ static void FC(gemm_pack_pieces)(const fc_gemm *p, const fc_gemm_phase *q, const
  * them all inside the source are copied whole. */
 static void FC(gemm_pack_vectors)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gemm_worker *own, ptrdiff_t v,
                                   ptrdiff_t nv, const real *from, ptrdiff_t channels, real *to, ptrdiff_t row) {
-    const FC(gemm_walk) walk = {channels, p->src_channel, q->down * q->across * row, q->stride_w, row};
+    const FC(gemm_walk) walk = {channels, p->src_channel, q->down * q->across * row, q->stride_w, row, 1, 0};
     const fc_gemm_source *piece = own->sources + own->first_source[v];
     const ptrdiff_t pieces = own->first_source[v + 1] - own->first_source[v];
     const ptrdiff_t reach = (nv * LANES - 1) * q->stride_w + (q->stride_w == 2); /* two vectors of source give one */
@@ -526,6 +552,29 @@ static void FC(gemm_pack)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gem
     }
     for (ptrdiff_t v = v0; v < v1; v++, to += LANES)
         FC(gemm_pack_vectors)(p, q, own, v, 1, from, channels, to, nv * LANES);
+}
+
+/* `panels` panels of nv vectors, from vector v on, at once: where all taps of all pixels are inside one row of the
+ * source, else 0 is returned. Reading a channel for all of them takes half the time of one panel after the other. */
+static int FC(gemm_pack_panels)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gemm_worker *own, ptrdiff_t v,
+                                ptrdiff_t nv, ptrdiff_t panels, const real *from, ptrdiff_t channels, real *to) {
+    const ptrdiff_t vectors = nv * panels;
+    const fc_gemm_source *piece = own->sources + own->first_source[v];
+    const fc_gemm_source *end = own->sources + own->first_source[v + vectors] - 1;
+    const ptrdiff_t apart = (vectors - 1) * LANES * q->stride_w;
+    if (end - piece != vectors - 1 || end->hi != LANES || end->h != piece->h || end->from != piece->from + apart)
+        return 0;
+    const ptrdiff_t reach_h = (q->down - 1) * q->step_h, reach_w = (q->across - 1) * q->step_w;
+    const ptrdiff_t right = (vectors * LANES - 1) * q->stride_w + (q->stride_w == 2); /* two vectors give one */
+    if (piece->h + fc_min(0, reach_h) < 0 || piece->h + fc_max(0, reach_h) >= p->H ||
+        piece->w + fc_min(0, reach_w) < 0 || piece->w + right + fc_max(0, reach_w) >= p->W)
+        return 0;
+    const ptrdiff_t taps = q->down * q->across, row = nv * LANES;
+    const FC(gemm_walk) walk = {channels, p->src_channel,      taps * row, q->stride_w, row, panels,
+                                channels * taps * row};
+    for (ptrdiff_t r = 0; r < q->down; r++, to += q->across * row)
+        FC(gemm_pack_wholes)(nv, &walk, from + piece->from + r * q->step_h * p->W, q->across, q->step_w, to);
+    return 1;
 }
 
 /* ---- weights of backward_input */
@@ -653,7 +702,7 @@ static void FC(gemm_store_run)(const real *sums, ptrdiff_t count, ptrdiff_t hop,
 static void FC(gemm_store)(const fc_gemm *p, const FC(gemm_job) *job, ptrdiff_t first, ptrdiff_t end) {
     const real *sums = job->sums, *bias = job->untied ? job->bias : NULL;
     real *to = job->to;
-    for (ptrdiff_t r = 0; r < job->rows; r++, sums += p->sums_row, to += p->dst_channel) {
+    for (ptrdiff_t r = 0; r < job->rows && first < end; r++, sums += p->sums_row, to += p->dst_channel) {
         for (ptrdiff_t i = 0; i < job->own->runs; i++) {
             const fc_gemm_target *run = job->own->targets + i;
             const ptrdiff_t lo = fc_max(first, run->pixel), hi = fc_min(end, run->pixel + run->count);
@@ -744,6 +793,17 @@ static void FC(gemm_store_pairs)(const fc_gemm *p, const FC(gemm_job) *job) {
         }
 }
 
+/* Panels n0 .. n1 of the block, which have the same number of vectors. */
+static void FC(gemm_pack_some)(const fc_gemm *p, const FC(gemm_job) *job, ptrdiff_t n0, ptrdiff_t n1, const real *from,
+                               ptrdiff_t channels, real *to) {
+    const fc_gemm_phase *q = &job->q;
+    const ptrdiff_t nv = job->size + (n0 < job->longer), v = fc_gemm_begin(job->size, job->longer, n0);
+    if (n1 - n0 > 1 && FC(gemm_pack_panels)(p, q, job->own, v, nv, n1 - n0, from, channels, to))
+        return;
+    for (ptrdiff_t n = 0; n < n1 - n0; n++, to += nv * LANES * channels * q->down * q->across)
+        FC(gemm_pack)(p, q, job->own, v + n * nv, v + (n + 1) * nv, from, channels, to);
+}
+
 /* The sums of one phase, over all channels. */
 static void FC(gemm_sum)(const fc_gemm *p, const FC(gemm_job) *job) {
     const fc_gemm_phase *q = &job->q;
@@ -761,10 +821,10 @@ static void FC(gemm_sum)(const fc_gemm *p, const FC(gemm_job) *job) {
         for (ptrdiff_t n0 = 0, n1; n0 < job->panels; n0 = n1) {
             n1 = fc_min(n0 + FC_GEMM_TOGETHER, job->panels);
             real *to = (real *)job->own->panel;
-            for (ptrdiff_t n = n0, v0 = fc_gemm_begin(job->size, job->longer, n0), v1; n < n1; n++, v0 = v1) {
-                v1 = fc_gemm_begin(job->size, job->longer, n + 1);
-                FC(gemm_pack)(p, q, job->own, v0, v1, job->from + c0 * p->src_channel, channels, to);
-                to += (v1 - v0) * LANES * depth;
+            for (ptrdiff_t n = n0, same; n < n1; n = same) {
+                same = n < job->longer ? fc_min(job->longer, n1) : n1;
+                FC(gemm_pack_some)(p, job, n, same, job->from + c0 * p->src_channel, channels, to);
+                to += (same - n) * (job->size + (n < job->longer)) * LANES * depth;
             }
             FC(gemm_multiply)(p, job, n0, n1, depth, c0 > 0, a, p->lazy ? depth : length, p->lazy ? 0 : c0 * taps);
         }
@@ -813,11 +873,42 @@ static ptrdiff_t FC(gemm_items)(const fc_gemm *p) {
     return p->phases / (1 + p->pairs) * p->g.groups * p->blocks * p->parts;
 }
 
-static void FC(gemm_forward)(const fc_call *call) {
+/* The pixels of plane i of x that a stride leaves. */
+static void FC(gemm_sample)(void *context, ptrdiff_t i, int number) {
+    const fc_call *call = context;
+    const fc_geometry *g = &call->geometry;
+    const ptrdiff_t stride = g->stride_w;
+    const real *from = (const real *)call->x + i * g->H * g->W;
+    real *to = (real *)call->workspace + i * g->P * g->Q;
+    (void)number;
+    for (ptrdiff_t row = 0; row < g->P; row++, from += g->stride_h * g->W, to += g->Q) {
+        ptrdiff_t j = 0;
+        if (stride == 2) /* the second vector may end one element further than the last pixel */
+            for (; j + LANES <= g->Q && 2 * (j + LANES) <= g->W; j += LANES)
+                FC(store)(to + j, FC(unzip_even)(FC(load)(from + 2 * j), FC(load)(from + 2 * j + LANES)));
+        for (; j < g->Q; j++)
+            to[j] = from[j * stride];
+    }
+}
+
+static void FC(gemm_forward_dense)(const fc_call *call) {
     const int threads = fc_worthwhile_threads(&call->geometry, call->threads);
     fc_gemm p = FC(gemm_plan)(&call->geometry, FC_FORWARD, threads);
     FC(gemm_divide)(&p, call, threads);
     fc_parallel(threads, FC(gemm_items)(&p), call->keep_denormals, FC(gemm_item), &p);
+}
+
+static void FC(gemm_forward)(const fc_call *call) {
+    const fc_geometry *g = &call->geometry;
+    fc_call dense = *call;
+    if (fc_gemm_sampled(g)) {
+        const int threads = fc_worthwhile_threads(g, call->threads);
+        fc_parallel(threads, g->N * g->C, call->keep_denormals, FC(gemm_sample), &dense);
+        dense.x = call->workspace;
+        dense.workspace = (char *)call->workspace + fc_gemm_samples_bytes(g, sizeof(real));
+        dense.geometry = fc_gemm_samples(g);
+    }
+    FC(gemm_forward_dense)(&dense);
 }
 
 static void FC(gemm_backward_input)(const fc_call *call) {

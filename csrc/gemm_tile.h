@@ -32,6 +32,10 @@ FC_INLINE void FC(gemm_tile)(const int MR, const int NV, const int PACKED, const
     const real *a = run->a, *b = run->b;
     const ptrdiff_t a_row = PACKED ? 1 : run->a_row, a_step = PACKED ? run->a_step : 1;
     vec sum[FC_GEMM_SUMS];
+    FC_UNROLL for (int r = 0; r < MR; r++) { /* rows of c are pages apart: they come while the sums are computed */
+        __builtin_prefetch(run->c + r * run->c_row, 1);
+        __builtin_prefetch(run->c + r * run->c_row + NV * LANES - 1, 1);
+    }
     FC_UNROLL for (int i = 0; i < MR * NV; i++) sum[i] = (vec){0};
     FC_ROLLED for (ptrdiff_t k = run->depth; k; k--, a += a_step, b += NV * LANES) {
         vec held[FC_GEMM_VECTORS];
