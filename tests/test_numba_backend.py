@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 from typing import Any
 
+import numpy as np
 import pytest
+from kernel_sets import Kernels, all_kernels
 
 import fastconv as fc
+from fastconv.backends import load
+from fastconv.geometry import Geometry, conv_geometry
 
 if "numba" not in fc.backends():
     pytest.skip("the numba backend cannot be used here", allow_module_level=True)
@@ -96,3 +101,44 @@ def test_without_a_cache_it_works_and_says_so_once(run_python: Any) -> None:
         print([str(w.message) for w in caught if "cannot be cached" in str(w.message)])
     """
     assert run_python(code, FASTCONV_BACKEND="numba").stdout.count("read-only") == 1
+
+
+def random_geometries(count: int) -> list[Geometry]:
+    draw = random.Random(2)
+    found = []
+    while len(found) < count:
+        axes, groups = draw.choice([1, 2]), draw.choice([1, 1, 2, 3, 8])
+        size = [draw.choice([1, 5, 9, 28, 70, 300]) for _ in range(axes)]
+        kernel = [draw.choice([1, 2, 3, 5, 7, 8, 16, 40]) for _ in range(axes)]
+        channels, outputs = (draw.choice([1, 1, 1, 2, 5, 16, 33, 64]) for _ in range(2))
+        arguments = (draw.choice([1, 1, 2, 3, 8]), draw.randint(0, 2), draw.choice([1, 1, 2]), groups)
+        shapes = (draw.choice([1, 3]), channels * groups, *size), (outputs * groups, channels, *kernel)
+        try:
+            found.append(conv_geometry(axes, *shapes, *arguments)[0])
+        except ValueError:  # a kernel larger than the input
+            continue
+    return found
+
+
+@pytest.mark.skipif("cython" not in fc.backends(), reason="the extension was not built: nothing to compare with")
+@pytest.mark.parametrize("kernels", [k for k in all_kernels() if k.backend == "numba"], ids=str)
+@pytest.mark.parametrize("name", ["gemm", "depthwise"])
+def test_backward_weight_is_chosen_as_in_c(kernels: Kernels, name: str) -> None:
+    """The rule is written twice, as this backend works without the extension."""
+    modules = load("cython"), load("numba")
+    before = [module.isa() for module in modules]
+    for module in modules:
+        module.use_isa(kernels.isa)
+    try:
+        pair = [next(a for a in module.ALGORITHMS if a.name == name) for module in modules]
+        chosen = 0
+        for g in random_geometries(400):
+            for dtype, threads in (("float32", 1), ("float64", 2)):
+                question = "backward_weight", g, np.dtype(dtype)
+                answers = [a.unsupported(*question) or a.unwise(*question, threads) for a in pair]
+                assert (answers[0] is None) == (answers[1] is None), (g, dtype, threads, answers)
+                chosen += answers[0] is None
+        assert 40 < chosen < 760, "both answers should have been asked for"
+    finally:
+        for module, isa in zip(modules, before, strict=True):
+            module.use_isa(isa)

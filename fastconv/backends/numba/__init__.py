@@ -9,10 +9,11 @@
     compiled    kernel name, element type and ISA -> machine code, cached on disk
     kernels     the two kernels: packing and loops in plain Numba
     vector      the register blocks: LLVM vector IR
-    gemm        direct, with vectors of positions copied side by side before use; gemm_rule says where that pays
+    gemm        direct, with vectors of positions copied side by side before use; gemm_rule says where that pays;
+                backward_weight as a matrix product: gemm_weight, gemm_weight_plan, gemm_weight_kernels
     winograd    Winograd's algorithm, in the same order: winograd, winograd_plan, winograd_kernels, winograd_blocks
     fft         convolution by FFT: fft, fft_plan, fft_kernels
-    depthwise   one input channel a group: depthwise, depthwise_plan, depthwise_kernels
+    depthwise   one input channel a group: depthwise, depthwise_plan, depthwise_kernels, depthwise_weight_kernels
     cpu         the list of vector instruction sets
 """
 
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from ...geometry import Geometry
-from . import depthwise_plan, fft_plan, gemm_rule, winograd_plan
+from . import depthwise_plan, fft_plan, gemm_rule, gemm_weight_plan, winograd_plan
 
 NAME = "numba"
 
@@ -155,11 +156,14 @@ class _Gemm(_Algorithm):
     name = "gemm"
 
     def unsupported(self, operation: str, g: Geometry, dtype: np.dtype[Any]) -> str | None:
-        if operation == "backward_weight":
-            return "for forward and backward_input alone"
-        return super().unsupported(operation, g, dtype) or gemm_rule.unsupported(g)
+        reason = super().unsupported(operation, g, dtype)
+        return reason if operation == "backward_weight" else reason or gemm_rule.unsupported(g)
 
     def unwise(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> str | None:
+        if operation == "backward_weight":
+            from .cpu import current
+
+            return gemm_weight_plan.unwise(g, dtype.itemsize, current())
         return gemm_rule.unwise(operation, g)
 
 

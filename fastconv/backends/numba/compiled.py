@@ -33,12 +33,14 @@ from .cpu import Isa
 MODULES = {
     "correlate": "kernels",
     "gradient": "kernels",
+    "gemm_weight": "gemm_weight_kernels",
     "winograd": "winograd_kernels",
     "fft": "fft_kernels",
     "fft_weight": "fft_kernels",
     "depthwise": "depthwise_kernels",
     "depthwise_rows": "depthwise_kernels",
     "depthwise_row_weights": "depthwise_kernels",
+    "depthwise_weights": "depthwise_weight_kernels",
 }
 
 _lock = threading.Lock()

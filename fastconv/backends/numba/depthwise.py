@@ -42,9 +42,8 @@ def run(
     cut = _plan(operation, g, x.dtype, threads)
     scratch, flags = np.empty(cut.words, np.int64), STRICT if strict else 0
     if operation == "backward_weight":
-        _share_out(
-            kernel("depthwise_row_weights", x.dtype, current()), (x, y, w, scratch, cut.record, flags), cut.shares
-        )
+        name = "depthwise_row_weights" if g.R == 1 else "depthwise_weights"
+        _share_out(kernel(name, x.dtype, current()), (x, y, w, scratch, cut.record, flags), cut.shares)
         return
     source, target, weights = (x, y, w) if operation == "forward" else (y, x, _turned(w, g))
     if operation == "backward_input" and not np.isfinite(weights).all():

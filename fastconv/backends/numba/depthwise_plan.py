@@ -34,6 +34,7 @@ _FIELDS = (
     *("strided", "origin_h", "origin_w", "x_h", "x_w", "x_pad_h", "x_pad_w", "phase_row", "phase_bytes"),
     # one kernel row: taps from one to the next, and from the first to the last
     *("dilation", "reach"),
+    "parts",  # backward_weight: of a channel's outputs
     *("box_at", "phases_at", "worker_words", "shares"),
 )
 RECORD = np.dtype([(name, np.int64) for name in _FIELDS])
@@ -46,8 +47,8 @@ def one_row(g: Geometry) -> bool:
 
 def unsupported(operation: str, g: Geometry) -> str | None:
     """Why the depthwise kernels cannot carry this out, or None."""
-    if operation == "backward_weight" and not (one_row(g) and g.S <= ROW_MOST_TAPS):
-        return "the weights' gradient of several kernel rows, or of one that is strided, padded above or long"
+    if operation == "backward_weight" and g.R == 1 and not (one_row(g) and g.S <= ROW_MOST_TAPS):
+        return "one kernel row, strided, padded above or long"
     if g.groups != g.C:
         return "more than one input channel a group"
     if g.R > KERNEL_ROWS:
@@ -83,10 +84,12 @@ def unwise(operation: str, g: Geometry, threads: int) -> str | None:
 
 
 def _unwise_weight(g: Geometry, threads: int) -> str | None:
-    if max(64, 8 * g.S) > g.Q:  # the shorter the row, the more of it lies at its ends
+    if g.R == 1 and max(64, 8 * g.S) > g.Q:  # the shorter the row, the more of it lies at its ends
         return "rows so short that their ends weigh"
-    if g.groups < g.K and (g.S > 12 or g.K // g.groups > 8):
+    if g.R == 1 and g.groups < g.K and (g.S > 12 or g.K // g.groups > 8):
         return "several outputs a channel with many taps: tiles of several of them share more"
+    if g.K // g.groups > 32:
+        return "more than 32 outputs a channel: tiles of several of them share more"
     return "fewer channels than threads" if 1 < threads > g.K else None
 
 
@@ -112,6 +115,8 @@ def plan(operation: str, g: Geometry, threads: int, lanes: int, item: int) -> Pl
         values = _rows_plan(operation, g, threads, lanes, item)
     elif g.stride == (2, 2) and operation == "backward_input":
         values = _strided_plan(g, lanes, item)
+    elif operation == "backward_weight":
+        values = _weights_plan(g, threads, lanes, item)
     else:
         values = _planes_plan(operation, g, threads, lanes, item)
     shares = min(threads, values["items"])
@@ -162,6 +167,16 @@ def _planes_plan(operation: str, g: Geometry, threads: int, lanes: int, item: in
     values |= {"pitch": pitch, "row_bytes": row_bytes, "plane_bytes": plane_bytes}
     values |= {"items": g.N * g.groups * blocks_h * blocks_w, "box_at": box_at, "end": end}
     return values
+
+
+def _weights_plan(g: Geometry, threads: int, lanes: int, item: int) -> dict[str, int]:
+    """Blocks of x as in forward, whatever the number of threads, and a vector of sums for each weight of an item."""
+    values = _planes_plan("forward", g, 1, lanes, item)
+    parts = min(values["outputs"], -(-2 * threads // g.groups)) if threads > 1 else 1
+    sums_at = _up(values["end"], 64)
+    sums = -(-values["outputs"] // parts) * _up(g.R * g.S, lanes)
+    values |= {"N": g.N, "parts": parts, "items": g.groups * parts}
+    return values | {"phases_at": sums_at, "end": sums_at + sums * lanes * item}
 
 
 def _rows_plan(operation: str, g: Geometry, threads: int, lanes: int, item: int) -> dict[str, int]:

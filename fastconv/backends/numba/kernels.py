@@ -14,8 +14,9 @@ into one flat axis that is cut into vectors. The few positions in the gaps betwe
 
 `correlate`: forward and backward_input. Loop order: tile, group of target channels, phase of the target
 (backward_input with a stride: target positions with the same h mod stride and w mod stride share their taps, so each
-such phase is a stride-1 correlation of its own), cols vectors of positions, rows channels, taps. The source of one such
-run of positions stays in L1 while the target channels pass over it.
+such phase is a stride-1 correlation of its own; neighbours with the same taps' offsets go together, as more channels),
+cols vectors of positions, rows channels, taps. The source of one such run of positions stays in L1 while the target
+channels pass over it.
 
 `gradient`: backward_weight. x is packed the same way, the output's gradient into rows of the same flat axis with zeros
 in the gaps; then gw[k][c, r, s] is the dot product of row k with x shifted by the tap's offset. Loop order: block of
@@ -424,7 +425,7 @@ def _correlate(
                         )
                     corner = (image_from * p.groups + group) * outputs * target_plane
                     corner += row_place * target_width + column_from - p.target_pad_w
-                    for b in range(p.target_step_w):
+                    for b in range(0, p.target_step_w, p.phases_together):
                         phase = start_word + a * p.target_step_w + b
                         tap = scratch[phase]
                         taps = scratch[phase + 1] - tap
@@ -434,6 +435,8 @@ def _correlate(
                             before = tap + (a * p.target_step_w + b) * count
                             row_bytes += count * item
                             first_row = base + p.weights_at + before * flip_count * item - flip_from * row_bytes
+                        first_row += run_from * row_bytes
+                        rows_here = p.phases_together * run  # of weights: phase by phase, side by side in scratch
                         if panels:
                             start = zeros
                             if flags & BIAS_PER_CHANNEL:
@@ -441,13 +444,13 @@ def _correlate(
                             bias_step = item if flags & BIAS_PER_CHANNEL else 0
                             out, out_stride = base + p.sums_at, p.panel_together * p.panel_cols * count * item
                             if not direct:
-                                out, out_stride = targets + b * p.target_bytes, p.target_step_w * p.target_bytes
+                                out, out_stride = targets + b * run * p.target_bytes, p.target_bytes
                             place = address(target) + (corner + run_from * target_plane) * item
                             multiply_panels(
                                 source,
                                 (packed, flat if in_place else vectors * count, vectors),
                                 (base + p.taps_at + tap * 8, taps),
-                                (first_row + run_from * row_bytes, row_bytes, run),
+                                (first_row, row_bytes, rows_here),
                                 (start, bias_step),
                                 (out, out_stride),
                                 (1 if direct else 0, flat // count if in_place else 0, place, target_plane * item),
@@ -456,18 +459,18 @@ def _correlate(
                             )
                             continue
                         for v in range(0, vectors, block_cols):
-                            for number in range((run + block_rows - 1) // block_rows):
-                                k = min(run_from + number * block_rows, run_from + run - block_rows)
+                            for number in range((rows_here + block_rows - 1) // block_rows):
+                                row = min(number * block_rows, rows_here - block_rows)
                                 start = zeros
                                 if flags & BIAS_PER_CHANNEL:
-                                    start = address(bias) + (group * outputs + k) * item
+                                    start = address(bias) + (group * outputs + run_from + row) * item
                                 if direct:
-                                    out = address(target) + (corner + k * target_plane) * item
+                                    out = address(target) + (corner + (run_from + row) * target_plane) * item
                                     out_stride = target_plane * item
                                     segments = base + p.segments_at + v * 8
                                 else:
-                                    out_stride = p.target_step_w * p.target_bytes
-                                    out = targets + (k - run_from) * out_stride + b * p.target_bytes + v * count * item
+                                    out_stride = p.target_bytes
+                                    out = targets + (b * run + row) * out_stride + v * count * item
                                     segments = base + p.segments_at
                                 correlate_block(
                                     source,
@@ -475,7 +478,7 @@ def _correlate(
                                     packed + v * count * item,
                                     base + p.taps_at + tap * 8,
                                     base + p.guards_at + tap * 8,
-                                    first_row + k * row_bytes,
+                                    first_row + row * row_bytes,
                                     row_bytes,
                                     taps,
                                     start,
@@ -498,11 +501,9 @@ def _correlate(
                                     address(target)
                                     + (plane + (row_place + p.target_step_h * first) * target_width + place) * item,
                                     p.target_step_h * target_width * item,
-                                    targets
-                                    + k * p.target_step_w * p.target_bytes
-                                    + (image * image_flat + first * p.pitch) * item,
+                                    targets + k * p.target_bytes + (image * image_flat + first * p.pitch) * item,
                                     p.pitch * item,
-                                    p.target_bytes,
+                                    run * p.target_bytes,
                                     last - first,
                                     low,
                                     high,

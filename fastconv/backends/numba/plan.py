@@ -22,6 +22,7 @@ _FIELDS = (
     *("source_step_h", "source_step_w", "source_pad_h", "source_pad_w"),
     *("target_step_h", "target_step_w", "target_pad_h", "target_pad_w"),
     *("rows_first", "next_h", "next_w"),  # the order of the taps; from a tap of a target phase to the phase's next one
+    "phases_together",  # column phases of the target with the same offsets, computed at once
     # how far the taps reach: the lowest step of the packed source that one reads, and the span to the highest
     *("reach_h", "reach_w", "span_h", "span_w"),
     # the source's phases that are packed, and where the tables say which and in which order
@@ -234,6 +235,24 @@ def _vectors(tile: _Tile, h: _Axis, w: _Axis, lanes: int) -> int:
     return -(-flat // lanes)
 
 
+def _phases_together(w: _Axis) -> int:
+    """The most phases of the target's columns, a divisor of their number, that go together all along."""
+    if w.target_step * w.taps > 1 << 16:  # too many to compare, each of them enough by itself
+        return 1
+
+    def offsets(phase: int) -> list[int]:
+        places = [phase - s * w.dilation for s in range(w.taps)]
+        return [place // w.target_step for place in places if place % w.target_step == 0]
+
+    tables = [offsets(phase) for phase in range(w.target_step)]
+    for parts in range(1, w.target_step + 1):
+        if w.target_step % parts == 0:
+            size = w.target_step // parts
+            if all(tables[phase] == tables[phase - phase % size] for phase in range(w.target_step)):
+                return size
+    return 1
+
+
 @functools.lru_cache(maxsize=512)
 def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Isa, panels: bool = False) -> Plan:
     """The plan of forward or backward_input; with `panels`, vectors of positions are copied side by side before use."""
@@ -273,24 +292,28 @@ def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Is
     least = outputs // splits
     runs_read = channels * len(h.phases) * len(w.phases) * (1 + h.span)
     columns = _Columns(runs_read * isa.vector_bytes, max(1, g.S // w.target_step))
-    shape, _ = _choose_block(block_shapes(isa), least, vectors, per_phase, 2.0, columns)
-    rows, cols = block_shapes(isa)[shape]
     most = -(-outputs // splits)
-    run, target_bytes = most, 0
-    widest = max(cols, GUARDED_SHAPE[1])
-    if w.target_step > 1:
-        target_bytes = _up(vectors, cols) * isa.vector_bytes + widest * isa.vector_bytes
-        runs = -(-most * w.target_step * target_bytes // _TARGET_BYTES)
-        run = min(most, _up(-(-most // runs), rows))
-    # Large weights are flipped one run at a time, so that they stay in L2 until they are used (resnet_7: 3 times
-    # faster), where that does not mean to do it again for many tiles.
-    flip_runs = backward and values["tiles"] <= 2 * shares and most * taps * item > _TILE_BYTES
-    if flip_runs:
-        run = min(run, _up(max(1, _TILE_BYTES // (taps * item)), rows))
+    for together in (_phases_together(w) if backward else 1, 1):
+        shape, _ = _choose_block(block_shapes(isa), least * together, vectors, per_phase, 2.0, columns)
+        rows, cols = block_shapes(isa)[shape]
+        run, target_bytes = most, 0
+        widest = max(cols, GUARDED_SHAPE[1])
+        if w.target_step > 1:
+            target_bytes = _up(vectors, cols) * isa.vector_bytes + widest * isa.vector_bytes
+            runs = -(-most * w.target_step * target_bytes // _TARGET_BYTES)
+            run = min(most, _up(-(-most // runs), rows))
+        # Large weights are flipped one run at a time, so that they stay in L2 until they are used (resnet_7: 3 times
+        # faster), where that does not mean to do it again for many tiles.
+        flip_runs = backward and values["tiles"] <= 2 * shares and most * taps * item > _TILE_BYTES
+        if flip_runs:
+            run = min(run, _up(max(1, _TILE_BYTES // (taps * item)), rows))
+        if flip_runs or run == most:  # all that was flipped at once is computed at once, as `together` needs
+            break
     highest = max(rows, GUARDED_SHAPE[0], *panel_rows(isa))
     values |= {
         "backward": int(backward),
         "rows_first": int(h.target_step * w.target_step > 1),
+        "phases_together": together,
         "source_channels": channels,
         "target_channels": outputs,
         "shape": shape,
@@ -307,7 +330,7 @@ def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Is
         "shares": shares,
         "channel_splits": splits,
     }
-    panel = _panels(run, vectors, taps, per_phase, isa) if panels else None
+    panel = _panels(run * together, vectors, taps, per_phase, isa) if panels else None
     if panel is not None:
         values |= panel | {"in_place": int(in_place)}
     layout = _Layout()

@@ -749,9 +749,34 @@ def gather_rows(
             mask = emit.between(first, 1, low, high)
             return lambda place: emit.gather(place, step_bytes, mask)
 
-        emit.cases(step, {1: lambda: each(by_one), 2: lambda: each(by_two)}, lambda: each(by_many))
+        def along() -> None:
+            """Rows one by one, where they are long: masks at their ends alone."""
+            wide = emit.lanes
+            begin = builder.sdiv(emit.plus(low, wide - 1), emit.const(wide))
+            end = emit.larger(builder.sdiv(high, emit.const(wide)), begin)
+            with emit.loop(rows) as row:
+                read = builder.add(source, builder.mul(row, source_stride))
+                write = builder.add(out, builder.mul(row, out_stride))
+                for start, stop in ((emit.const(0), begin), (begin, end), (end, vectors)):
+                    with emit.loop(builder.sub(stop, start)) as number:
+                        here = builder.add(start, number)
+                        place = builder.add(read, emit.times(here, emit.vector_bytes))
+                        if start is begin:
+                            value = emit.load(place)
+                        else:
+                            value = emit.load_masked(place, emit.between(emit.times(here, wide), 1, low, high))
+                        emit.store(value, builder.add(write, emit.times(here, emit.vector_bytes)))
 
-    return addresses(like, 9), void(body)
+        def one() -> None:
+            with builder.if_else(builder.icmp_signed(">", vectors, emit.const(4))) as (then, otherwise):
+                with then:
+                    along()
+                with otherwise:
+                    each(by_one)
+
+        emit.cases(step, {1: one, 2: lambda: each(by_two)}, lambda: each(by_many))
+
+    return addresses(like, 9), void(lambda emit, args: call_apart(emit, "gather_rows", body, args))
 
 
 @intrinsic
