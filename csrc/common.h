@@ -37,7 +37,7 @@ static inline size_t fc_no_workspace(const fc_geometry *g, int threads) {
 
 /* Threads that a call is worth: below some 20 microseconds of work the hand-over costs more than it saves. */
 static inline int fc_worthwhile_threads(const fc_geometry *g, int threads) {
-    return threads < 1 || fc_multiply_adds(g) < 1e6 ? 1 : threads;
+    return threads < 1 || fc_multiply_adds(g) < 6e5 ? 1 : threads;
 }
 
 #endif
