@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import planner, settings
+from . import planner, repeated, settings
 from .geometry import Geometry, Pads, conv_geometry, folded, transposed_geometry
 from .geometry import shape as as_shape
 
@@ -222,6 +222,12 @@ def _conv(
     backend: str | None,
     algorithm: str | None,
 ) -> np.ndarray:
+    numbers, names = (stride, padding, dilation, groups), (axes, padding_mode, out, backend, algorithm)
+    key, ready = repeated.find("forward", numbers, names, input, weight, bias)
+    if ready is not None:
+        y = np.empty(ready.shape, ready.dtype)
+        ready.run(input, weight, y, bias)
+        return y
     name = f"conv{axes}d"
     x, w = _arrays(input=input, weight=weight)
     batched = x.ndim != axes + 1
@@ -236,6 +242,9 @@ def _conv(
     if padding_mode != "zeros":
         x = _pad(x, pads, padding_mode)
     _run("forward", g, x, w, _batched(axes, y), b, backend, algorithm, out is None)
+    if key is not None and padding_mode == "zeros" and out is None:
+        bias_shape = None if b is None else b.shape
+        repeated.keep(key, repeated.prepared(key, "forward", g, shape, backend, algorithm, bias_shape))
     return y
 
 
@@ -395,6 +404,11 @@ def _conv_backward(
     algorithm: str | None,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     name = f"conv{axes}d_backward"
+    numbers = (stride, padding, dilation, groups, bias_shape)
+    names = (axes, padding_mode, output_mask, backend, algorithm)
+    key, ready = repeated.find("backward", numbers, names, grad_output, input, weight)
+    if ready is not None:
+        return _gradients_again(ready, grad_output, input, weight)
     want_input, want_weight, want_bias = _mask(output_mask)
     x, w, gy = _arrays(input=input, weight=weight, grad_output=grad_output)
     batched = x.ndim != axes + 1
@@ -414,6 +428,33 @@ def _conv_backward(
         _run("backward_weight", g, x, grad_weight, y, None, backend, algorithm)
     if want_bias:
         grad_bias = _bias_gradient(y, untied)
+    if key is not None and batched and padding_mode == "zeros":
+        wanted = {"backward_input": x.shape} if want_input else {}
+        wanted |= {"backward_weight": w.shape} if want_weight else {}
+        parts = {one: repeated.prepared(key, one, g, shape, backend, algorithm) for one, shape in wanted.items()}
+        if None not in parts.values():
+            both = parts.get("backward_input"), parts.get("backward_weight")
+            repeated.keep(key, (*both, untied if want_bias else None))
+    return grad_input, grad_weight, grad_bias
+
+
+def _gradients_again(
+    ready: tuple[repeated.Ready | None, repeated.Ready | None, bool | None],
+    grad_output: np.ndarray,
+    input: np.ndarray,
+    weight: np.ndarray,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """The gradients wanted, of a call like one before: for input, for weight, and whether the bias is untied."""
+    for_input, for_weight, untied = ready
+    grad_input = grad_weight = grad_bias = None
+    if for_input is not None:
+        grad_input = np.empty(for_input.shape, for_input.dtype)
+        for_input.run(grad_input, weight, grad_output, None)
+    if for_weight is not None:
+        grad_weight = np.empty(for_weight.shape, for_weight.dtype)
+        for_weight.run(input, grad_weight, grad_output, None)
+    if untied is not None:
+        grad_bias = _bias_gradient(grad_output, untied)
     return grad_input, grad_weight, grad_bias
 
 
@@ -554,6 +595,13 @@ def _conv_input(
     backend: str | None,
     algorithm: str | None,
 ) -> np.ndarray:
+    sizes = input_size if type(input_size) is tuple else (input_size,)
+    numbers, names = (*sizes, stride, padding, dilation, groups), (axes, backend, algorithm)
+    key, ready = repeated.find("backward_input", numbers, names, weight, grad_output)
+    if ready is not None:
+        grad = np.empty(ready.shape, ready.dtype)
+        ready.run(grad, weight, grad_output, None)
+        return grad
     w, gy = _arrays(weight=weight, grad_output=grad_output)
     size = as_shape("input_size", input_size)
     batched = len(size) != axes + 1
@@ -561,6 +609,8 @@ def _conv_input(
     g, pads = conv_geometry(axes, shape, w.shape, stride, padding, dilation, groups)
     y = _check_gradient(f"grad.conv{axes}d_input", gy, batched, (g.N, g.K, *g.y_shape[-axes:]))
     grad = _backward_input(g, pads, "zeros", shape, w, y, backend, algorithm)
+    if key is not None:
+        repeated.keep(key, repeated.prepared(key, "backward_input", g, size, backend, algorithm))
     return grad if batched else grad[0]
 
 
@@ -576,6 +626,13 @@ def _conv_weight(
     backend: str | None,
     algorithm: str | None,
 ) -> np.ndarray:
+    sizes = weight_size if type(weight_size) is tuple else (weight_size,)
+    numbers, names = (*sizes, stride, padding, dilation, groups), (axes, backend, algorithm)
+    key, ready = repeated.find("backward_weight", numbers, names, input, grad_output)
+    if ready is not None:
+        grad = np.empty(ready.shape, ready.dtype)
+        ready.run(input, grad, grad_output, None)
+        return grad
     x, gy = _arrays(input=input, grad_output=grad_output)
     size = as_shape("weight_size", weight_size)
     batched = x.ndim != axes + 1
@@ -585,6 +642,8 @@ def _conv_weight(
     _require_memory("the gradient of the weight", x.itemsize * math.prod(size))
     grad = np.empty(size, x.dtype)
     _run("backward_weight", g, x, grad, y, None, backend, algorithm)
+    if key is not None:
+        repeated.keep(key, repeated.prepared(key, "backward_weight", g, size, backend, algorithm))
     return grad
 
 

@@ -188,23 +188,36 @@ def on_change(listener: Callable[[], None]) -> None:
     _listeners.append(listener)
 
 
+_known: list[Settings] = []  # the process-wide values, where somebody asked since they last changed
+
+
 def _changed() -> None:
+    global _known
+    _known = []  # another list: a thread that read the values before the change puts them into the old one
     for listener in _listeners:
         listener()
 
 
 def process_wide() -> Settings:
     """The process-wide values. Raises what a wrong environment variable deserves."""
-    return Settings(**{field: value.get() for field, value in _process_wide.items()})
+    known = _known
+    if not known:
+        known.append(Settings(**{field: value.get() for field, value in _process_wide.items()}))
+    return known[0]
 
 
 def current() -> Settings:
     """The values that a call made here and now would use."""
-    here = override.get()
-    if here is None:
-        return process_wide()
-    own = {field: value for field, value in here._asdict().items() if value is not None}
-    return Settings(**{field: own[field] if field in own else value.get() for field, value in _process_wide.items()})
+    own = override.get()
+    if own is None:
+        known = _known  # as process_wide(), of which this is half the time
+        return known[0] if known else process_wide()
+    theirs = process_wide()
+    return Settings(
+        theirs.backend if own.backend is None else own.backend,
+        theirs.threads if own.threads is None else own.threads,
+        theirs.precision if own.precision is None else own.precision,
+    )
 
 
 # ---- public

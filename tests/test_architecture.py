@@ -26,6 +26,7 @@ LAYERS = (
     ("backends",),
     ("settings",),
     ("planner",),
+    ("repeated",),
     ("functional",),
     ("entry",),
     ("grad", "config", "testing", "numba"),

@@ -49,6 +49,7 @@ SPECIAL = [
         "tall_and_narrow_3x3",
         "padded_pixels_of_several_blocks",
         "wide_stride_2",
+        "batch_rows_and_columns_left_out",
     ]
 ]
 

@@ -10,8 +10,7 @@ import pytest
 from kernel_sets import Kernels
 
 import fastconv as fc
-from fastconv import planner
-from fastconv.backends import load, reference
+from fastconv.backends import isa_changed, load, reference
 from fastconv.geometry import OPERATIONS, folded
 
 
@@ -41,12 +40,12 @@ def stands(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def use(*algorithms: Stand) -> None:
         monkeypatch.setattr(load("reference"), "ALGORITHMS", algorithms)
-        planner.choose.cache_clear()
+        isa_changed()  # what was chosen before is forgotten
 
     with fc.use_backend("reference"):
         yield use
     monkeypatch.undo()
-    planner.choose.cache_clear()
+    isa_changed()
 
 
 X, W, Y = np.ones((1, 1, 4)), np.ones((1, 1, 3)), np.ones((1, 1, 2))

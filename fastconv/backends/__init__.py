@@ -29,7 +29,13 @@ NAMES = ("cython", "numba", "reference")  # best first
 
 
 class Algorithm(Protocol):
-    """One way to carry out some of the operations. "Can it?" and "is it worth it?" are apart from "do it"."""
+    """One way to carry out some of the operations. "Can it?" and "is it worth it?" are apart from "do it".
+
+    One whose ``run`` looks things up that do not depend on the arrays may also have
+    ``prepare(operation, g, dtype, bias_shape, threads, strict)``: see :mod:`fastconv.repeated`. It returns None, or a
+    function of (x, w, y, bias) that does what ``run`` does on arrays of any rank that hold the geometry's elements in
+    C order.
+    """
 
     name: str
     exact: bool  # direct summation, so allowed under precision("strict")

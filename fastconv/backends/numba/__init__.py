@@ -13,6 +13,8 @@
                 backward_weight as a matrix product: gemm_weight, gemm_weight_plan, gemm_weight_kernels
     winograd    Winograd's algorithm, in the same order: winograd, winograd_plan, winograd_kernels, winograd_blocks
     fft         convolution by FFT: fft, fft_plan, fft_kernels
+    small       a handful of numbers: small, small_kernels; objects: arrays as arguments that cost nothing
+    batch       an image in each lane: batch, batch_plan, batch_kernels
     depthwise   one input channel a group: depthwise, depthwise_plan, depthwise_kernels, depthwise_weight_kernels
     cpu         the list of vector instruction sets
 """
@@ -28,7 +30,8 @@ from typing import Any
 import numpy as np
 
 from ...geometry import Geometry
-from . import depthwise_plan, fft_plan, gemm_rule, gemm_weight_plan, winograd_plan
+from .. import isa_changed
+from . import batch_plan, depthwise_plan, fft_plan, gemm_rule, gemm_weight_plan, winograd_plan
 
 NAME = "numba"
 
@@ -73,7 +76,9 @@ def use_isa(name: str | None) -> str:
     """
     from .cpu import use
 
-    return use(name or "").name
+    used = use(name or "").name
+    isa_changed()
+    return used
 
 
 class _Algorithm:
@@ -106,8 +111,44 @@ class _Algorithm:
         self.run = self._module().run  # type: ignore[method-assign]  # a lookup costs more than a small convolution
         self.run(operation, g, x, w, y, bias, threads, strict)
 
+    def prepare(self, *decided: Any) -> Any:
+        """See :mod:`fastconv.repeated`; None where the module has no way that is shorter than `run`."""
+        make = getattr(self._module(), "prepare", None)
+        return make(*decided) if make else None
+
     def _module(self) -> Any:
         return importlib.import_module(f".{self.name}", __name__)
+
+
+class _Small(_Algorithm):
+    name = "small"
+
+    def unwise(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> str | None:
+        from .cpu import current
+
+        if operation == "backward_weight":
+            most = _SMALL_WEIGHT
+        else:
+            most = _SMALL_BATCH if current().vector_bytes // dtype.itemsize <= g.N else _SMALL
+        return "more multiply-adds than plain loops are good for" if g.flops > 2 * most else None
+
+
+class _Batch(_Algorithm):
+    name = "batch"
+
+    def unsupported(self, operation: str, g: Geometry, dtype: np.dtype[Any]) -> str | None:
+        from .cpu import current
+
+        if operation == "backward_weight":
+            return "for forward and backward_input alone"
+        lanes = current().vector_bytes // dtype.itemsize
+        return super().unsupported(operation, g, dtype) or batch_plan.unsupported(operation, g, lanes, dtype.itemsize)
+
+    def unwise(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> str | None:
+        from .cpu import current, level2_bytes
+
+        lanes = current().vector_bytes // dtype.itemsize
+        return batch_plan.unwise(operation, g, lanes, dtype.itemsize, level2_bytes())
 
 
 class _Winograd(_Algorithm):
@@ -167,4 +208,7 @@ class _Gemm(_Algorithm):
         return gemm_rule.unwise(operation, g)
 
 
-ALGORITHMS = (_Winograd(), _Fft(), _Depthwise(), _Gemm(), _Direct())
+# Most multiply-adds of plain loops, measured on AVX2 against direct, and where images fill the lanes against batch.
+_SMALL, _SMALL_WEIGHT, _SMALL_BATCH = 1000, 3000, 300
+
+ALGORITHMS = (_Small(), _Winograd(), _Fft(), _Depthwise(), _Batch(), _Gemm(), _Direct())

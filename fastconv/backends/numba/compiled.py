@@ -31,6 +31,10 @@ from .cpu import Isa
 # element type, `HELPERS`, the functions that its kernels call, callees first, and `SOURCES`, the files that its machine
 # code depends on.
 MODULES = {
+    "small_forward": "small_kernels",
+    "small_backward_input": "small_kernels",
+    "small_backward_weight": "small_kernels",
+    "batch": "batch_kernels",
     "correlate": "kernels",
     "gradient": "kernels",
     "gemm_weight": "gemm_weight_kernels",
@@ -71,6 +75,13 @@ def entry_point(name: str, dtype: np.dtype[Any], isa: Isa) -> int:
     """The address of that kernel, to be called as Numba's compiled functions call each other."""
     (compiled,) = kernel(name, dtype, isa).overloads.values()  # type: ignore[attr-defined]
     return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+
+
+def builtin(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
+    """That kernel as a built-in function, without Numba's look at the types: for arguments of :mod:`.objects`."""
+    (compiled,) = kernel(name, dtype, isa).overloads.values()  # type: ignore[attr-defined]
+    function: Callable[..., int] = compiled.entry_point
+    return function
 
 
 def _module(name: str) -> ModuleType:
