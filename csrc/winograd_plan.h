@@ -160,10 +160,11 @@ static inline fc_winograd fc_winograd_problem(const fc_geometry *g, fc_operation
 /* Tiles that a block may hold. Where all weights stay in level 2, the block should too, and its outputs near level 1
  * (28 to 56 tiles of a plane; 112 are 20% slower at 32 channels). Where not, small blocks fetch the weights from level
  * 3 often and large ones the inputs: on 512 KB and AVX2, 112 instead of 28 are worth 5% at 64 channels and 25% at 256;
- * on 2 MB and AVX-512, 56 were best. */
+ * on 2 MB and AVX-512, 56 were best. At stride 2, 98 instead of 48 are worth 5 to 15% in
+ * a plane; in a row 134 were best. */
 static inline ptrdiff_t fc_winograd_most(const fc_winograd *p, ptrdiff_t lanes, ptrdiff_t size) {
     const ptrdiff_t room = (ptrdiff_t)fc_level2_bytes() / 2, weights = p->weights * p->in * p->out * size;
-    const ptrdiff_t tiles = (p->h.taps == 1 ? 126 * FC_WINOGRAD_POINTS_1D : 56 * 36) / p->points;
+    const ptrdiff_t tiles = p->points == 8 ? 126 : p->points == 15 ? 67 : p->points == 81 ? 49 : 56;
     if (weights >= room)
         return lanes * size == 64 ? tiles : 2 * tiles;
     return fc_clip((room - weights) / (p->points * (p->in + 2 * lanes) * size), tiles / 2, tiles);
@@ -185,6 +186,19 @@ static inline void fc_winograd_blocks(fc_winograd *p, ptrdiff_t most) {
     p->tiles = p->block_images * p->block_h * p->block_w;
 }
 
+/* Tiles of a register tile. The rest of a block waits for its own sums where it is under 4 tiles, so 49 tiles are 9
+ * times 5 and 4, not 8 times 6 and 1: 3 to 6% of a call. */
+static inline ptrdiff_t fc_winograd_rows(ptrdiff_t tiles, ptrdiff_t most) {
+    ptrdiff_t best = fc_min(tiles, most), least = PTRDIFF_MAX;
+    for (ptrdiff_t rows = best; rows >= fc_min(best, 4); rows--) {
+        const ptrdiff_t rest = tiles % rows, wait = rest ? fc_max(4 - rest, 0) : 0;
+        const ptrdiff_t cost = 8 * (tiles + wait) + fc_ceil_div(tiles, rows);
+        if (cost < least)
+            least = cost, best = rows;
+    }
+    return best;
+}
+
 static inline fc_winograd fc_winograd_plan(const fc_geometry *g, fc_operation operation, int threads, ptrdiff_t lanes,
                                            ptrdiff_t register_tiles, size_t size) {
     fc_winograd p = fc_winograd_problem(g, operation);
@@ -193,7 +207,7 @@ static inline fc_winograd fc_winograd_plan(const fc_geometry *g, fc_operation op
     p.chunks = fc_ceil_div(p.in, lanes), p.parts = fc_ceil_div(p.out, block);
     p.few = total <= most && (threads == 1 || p.parts * p.groups >= 2 * threads);
     fc_winograd_blocks(&p, p.few ? total : fc_ceil_div(total, turns * threads)); /* as many for each thread */
-    p.rows = fc_even_part(p.tiles, register_tiles, 1);
+    p.rows = fc_winograd_rows(p.tiles, register_tiles);
     p.v_point = p.rows * lanes;
     p.v_chunk = p.points * p.v_point + lanes;
     p.v_group = fc_ceil_div(p.tiles, p.rows) * p.chunks * p.v_chunk;
