@@ -294,10 +294,10 @@ static const char *winograd_unsupported(const fc_geometry *g) {
     return NULL;
 }
 
-/* Stride 1, measured against the direct summation and gemm on AVX2: 1.2 to 2 times as fast under 3x3 at 6 x 16 and 32 x 6
- * channels and under 3 taps at 8 x 8, level at 3 x 32 and under 5 taps at 8 x 8, behind under 7; on AVX-512 level at 8
- * x 16 channels and 1.5 times as fast at 12 x 64. One plane of 5x5, of whose four tiles 39% are outputs: 0.75; one of
- * 7x7: 1.2; a row of 4 tiles 0.8 to 1, of 16 tiles 1.3.
+/* Stride 1, measured against the direct summation and gemm on AVX2: 1.2 to 2 times as fast under 3x3 at 6 x 16 and
+ * 32 x 6 channels and under 3 taps at 8 x 8, level at 3 x 32 and under 5 taps at 8 x 8, behind under 7; on AVX-512
+ * level at 8 x 16 channels and 1.5 times as fast at 12 x 64. One plane of 5x5, of whose four tiles 39% are outputs:
+ * 0.75; one of 7x7: 1.2; a row of 4 tiles 0.8 to 1, of 16 tiles 1.3.
  * Stride 2, AVX2: forward 1.1 to 1.5 times as fast as gemm under 3x3 from 16 channels up (0.9 at 8), but 0.6 to 0.9
  * where tiles reach over 1.8 times the outputs; under 3 taps 1.1 to 1.4 from 64 channels and 16 tiles up, 0.9 to 1.05
  * at 16 and 32, 0.7 at 5 tiles. backward_input 1.3 to 2, at 8 channels under 3x3 too. */
