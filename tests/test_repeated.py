@@ -67,6 +67,21 @@ def test_the_second_call_is_short_and_gives_the_same_bits(
                 assert (three != two).any()
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_transposed_calls_repeat_too(backend: str, axes: int, batched: bool, dtype: str, long_way: list[str]) -> None:
+    x = cases.integers((2, 3, *(5, 4)[:axes])[0 if batched else 1 :], dtype, "x")
+    w = cases.integers((3, 4, *(3, 2)[:axes]), dtype, "w")
+    call = functools.partial(getattr(fc, f"conv_transpose{axes}d"), stride=2, output_padding=1)
+    plane = call(x, w).shape[-axes:]
+    for bias in (None, cases.integers((4,), dtype, "b"), cases.integers((4, *plane), dtype, "b")):
+        first = call(x, w, bias)
+        long_way.clear()
+        again = call(x, w, bias)
+        assert not long_way
+        assert again.dtype == first.dtype
+        np.testing.assert_array_equal(again, first)
+
+
 def test_equal_is_not_the_same(backend: str, long_way: list[str]) -> None:
     """True == 1 == 1.0: where the long way raises, so does a call that differs from one before in that alone."""
     x, w, y = np.ones((1, 1, 4)), np.ones((1, 1, 3)), np.ones((1, 1, 2))
