@@ -117,17 +117,21 @@ static inline double fc_weight_cost(const fc_geometry *g, fc_weight_lanes lanes,
     return cost + 1.5 * (double)pixels * (double)(fc_ceil_div(turned, width) + (turned % width != 0));
 }
 
-static inline fc_weight_lanes fc_choose_weight_lanes(const fc_geometry *g, ptrdiff_t width) {
+/* The cheapest: `turning` is what sums with the outputs in the lanes cost more. */
+static inline fc_weight_lanes fc_cheapest_weight_lanes(const fc_geometry *g, ptrdiff_t width, double turning) {
     fc_weight_lanes best = FC_LANES_OUTPUTS;
-    /* sums of a 1x1 kernel go straight to w with inputs in the lanes; turned, a vector costs about 4 a box */
-    const double pixels = (double)fc_min(g->N * g->P * g->Q, FC_WEIGHT_PIXELS);
-    const double products = (double)(g->K / g->groups) * (double)(g->C / g->groups) / (double)width;
-    const double turning = fc_pointwise(g) ? 4 * products / pixels : 0;
     if (fc_weight_cost(g, FC_LANES_INPUTS, width) < fc_weight_cost(g, best, width) + turning)
         best = FC_LANES_INPUTS;
     if (g->dilation_w == 1 && fc_weight_cost(g, FC_LANES_TAPS, width) < fc_weight_cost(g, best, width))
         best = FC_LANES_TAPS;
     return best;
+}
+
+static inline fc_weight_lanes fc_choose_weight_lanes(const fc_geometry *g, ptrdiff_t width) {
+    /* sums of a 1x1 kernel go straight to w with inputs in the lanes; turned, a vector costs about 4 a box */
+    const double pixels = (double)fc_min(g->N * g->P * g->Q, FC_WEIGHT_PIXELS);
+    const double products = (double)(g->K / g->groups) * (double)(g->C / g->groups) / (double)width;
+    return fc_cheapest_weight_lanes(g, width, fc_pointwise(g) ? 4 * products / pixels : 0);
 }
 
 /* Measured against the direct summation on 300 random small layers: 1.6 to 2 times as fast where the estimate is below
@@ -139,7 +143,7 @@ static inline const char *fc_gemm_weight_unwise(const fc_geometry *g, ptrdiff_t 
     const double limit = g->stride_w > 2 ? 6 : 3;
     if (channels == 1 && outputs == 1)
         return "one channel in and out a group: level with direct summation at best";
-    if (fc_weight_cost(g, fc_choose_weight_lanes(g, width), width) > limit * full)
+    if (fc_weight_cost(g, fc_cheapest_weight_lanes(g, width, 0), width) > limit * full)
         return "too few channels and taps to fill the vectors";
     return NULL;
 }

@@ -2,11 +2,12 @@
  *
  * One call at a time owns the pool. It publishes a job, works on it itself, and every worker that wakes in time joins.
  * Each begins with a part of the tiles that is its own, the same at every call: what a layer wrote, or will write over
- * at the next call, is then still in that core's cache. Whoever has done with its part takes what is left of the others',
- * so a worker that is late or off its CPU holds nobody up. A second caller (another Python thread, or a tile that calls back) finds the pool owned and does its work alone. Idle workers spin
- * for as long as their last job took, 20 to 200 microseconds: long enough to catch its next phase or the next layer of
- * a network, where to be woken costs a virtual machine some 50 microseconds. Then they sleep: an OpenMP that spins on
- * costs 100 times the work itself on a busy machine. After fork the child starts with an empty pool.
+ * at the next call, is then still in that core's cache. Whoever has done with its part takes what is left of others',
+ * so a worker that is late or off its CPU holds nobody up. A second caller (another Python thread, or a tile that calls
+ * back) finds the pool owned and does its work alone. Idle workers spin for as long as their last job took, 20 to 200
+ * microseconds: long enough to catch its next phase or the next layer of a network, where to be woken costs a virtual
+ * machine some 30 microseconds. Then they sleep: an OpenMP that spins on costs 100 times the work itself on a busy
+ * machine. After fork the child starts with an empty pool.
  *
  * In a process whose other work is done by such an OpenMP, PyTorch's, its threads still spin on our workers' cores when
  * a convolution begins. There the calls run on those threads: fc_use_team. */
@@ -21,7 +22,8 @@
 #include <stdint.h>
 #include <time.h>
 
-enum { MAX_THREADS = 256, LINE = 64, LEAST_SPIN = 20000, MOST_SPIN = 200000 /* nanoseconds */, PAUSES = 8 /* between two looks */ };
+enum { MAX_THREADS = 256, LINE = 64 };
+enum { LEAST_SPIN = 20000, MOST_SPIN = 200000, PAUSES = 8 }; /* nanoseconds; pauses from one look at the clock to the next */
 
 typedef struct {
     void (*tile)(void *context, ptrdiff_t i, int worker);

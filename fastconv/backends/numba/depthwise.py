@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,8 @@ def run(
     scratch, flags = np.empty(cut.words, np.int64), STRICT if strict else 0
     if operation == "backward_weight":
         name = "depthwise_row_weights" if g.R == 1 else "depthwise_weights"
-        _share_out(kernel(name, x.dtype, current()), (x, y, w, scratch, cut.record, flags), cut.shares)
+        function = kernel(name, x.dtype, current())
+        workers.run(functools.partial(function, x, y, w, scratch, cut.record, flags), cut.shares)
         return
     source, target, weights = (x, y, w) if operation == "forward" else (y, x, _turned(w, g))
     if operation == "backward_input" and not np.isfinite(weights).all():
@@ -52,16 +52,10 @@ def run(
         return
     values = NO_BIAS[x.dtype.type] if bias is None or bias.ndim > 1 else bias
     function = kernel("depthwise_rows" if g.R == 1 else "depthwise", x.dtype, current())
-    _share_out(function, (source, weights.reshape(-1), target, values, scratch, cut.record, flags), cut.shares)
+    arguments = (source, weights.reshape(-1), target, values, scratch, cut.record, flags)
+    workers.run(functools.partial(function, *arguments), cut.shares)
     if bias is not None and bias.ndim > 1:
         y += bias
-
-
-def _share_out(function: Callable[..., int], arguments: tuple[Any, ...], shares: int) -> None:
-    if shares == 1:
-        function(*arguments, 0)
-    else:
-        workers.run(functools.partial(function, *arguments), shares)
 
 
 def _turned(w: np.ndarray, g: Geometry) -> np.ndarray:

@@ -87,9 +87,9 @@ def tap_tiles(
     """
 
     def body(e: Emit, args: Sequence[Any]) -> None:
-        def case(*shape: int) -> Callable[[], None]:
-            name = "tap_tiles." + ".".join(map(str, shape))
-            return lambda: call_apart(e, name, functools.partial(_tile, *shape), args[1:])
+        def case(R: int, stride: int, taps: int, rows: int, part: bool) -> Callable[[], None]:
+            name = f"tap_tiles.{R}.{stride}.{taps}.{rows}.{part}"
+            return lambda: call_apart(e, name, functools.partial(_tile, R, stride, taps, rows, part), args[1:])
 
         shapes = [
             (R, stride, taps, rows, part)
@@ -98,7 +98,7 @@ def tap_tiles(
             if stride == 1 or R % 2
             for taps in sorted({1, _TAPS[R]})
             for rows in (1, _ROWS)
-            for part in (0, 1)
+            for part in (False, True)
         ]
         e.cases(args[0], {_number(*shape): case(*shape) for shape in shapes}, lambda: None)
 

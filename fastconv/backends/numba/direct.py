@@ -20,6 +20,13 @@ WORTH_THREADS = 2_000_000  # floating-point operations: some 20 us of one thread
 NO_BIAS = {kind: np.zeros(1, kind) for kind in (np.float32, np.float64)}
 
 
+def bias_of(bias: np.ndarray | None, dtype: np.dtype[Any]) -> tuple[int, np.ndarray]:
+    """As a kernel takes it: its kind, a bit of the flags, and its values side by side."""
+    if bias is None:
+        return 0, NO_BIAS[dtype.type]
+    return BIAS_PER_CHANNEL if bias.ndim == 1 else BIAS_PER_POSITION, bias.reshape(-1)
+
+
 class _Call(NamedTuple):
     """All of a call that does not depend on its arrays."""
 
@@ -72,16 +79,10 @@ def run(
             outs[1:] = [np.empty_like(w) for _ in range(shares - 1)]
         each: list[tuple[np.ndarray, ...]] = [(x, y, out, scratch, record, tables) for out in outs]
     else:
-        values = NO_BIAS[x.dtype.type]
-        if bias is not None:
-            flags |= BIAS_PER_CHANNEL if bias.ndim == 1 else BIAS_PER_POSITION
-            values = bias.reshape(-1)
+        kind, values = bias_of(bias, x.dtype)
+        flags |= kind
         source, target = (x, y) if operation == "forward" else (y, x)
         each = [(source, w, target, values, scratch, record, tables)] * shares
-    if shares == 1:
-        if function(*each[0], flags, 0):
-            function(*each[0], flags | GUARDED, 0)
-        return
     if workers.run(lambda share: function(*each[share], flags, share), shares):
         workers.run(lambda share: function(*each[share], flags | GUARDED, share), shares)
     if split == BY_TILES:

@@ -12,9 +12,8 @@ from ...geometry import Geometry
 from . import direct, workers
 from .compiled import kernel
 from .cpu import current
-from .direct import NO_BIAS
+from .direct import bias_of
 from .fft_plan import Plan, plan, roots, worth_threads
-from .kernels import BIAS_PER_CHANNEL, BIAS_PER_POSITION
 
 
 def _plan(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> Plan:
@@ -55,17 +54,12 @@ def _transforms(
         arguments = (source, other, w, table, scratch, cut.record)
     else:
         function = kernel("fft", x.dtype, current())
-        flags, values = 0, NO_BIAS[x.dtype.type]
-        if bias is not None:
-            flags = BIAS_PER_CHANNEL if bias.ndim == 1 else BIAS_PER_POSITION
-            values = bias.reshape(-1)
+        flags, values = bias_of(bias, x.dtype)
         source, target = (x, y) if operation == "forward" else (y, x)
         arguments = (source, w, target, values, table, scratch, cut.record, flags)
     poisoned = 0
     for stage, shares in enumerate(cut.stages):
-        if shares == 1:
-            poisoned |= function(*arguments, stage, 0, 1)
-        elif shares > 1:
+        if shares:
             poisoned |= workers.run(functools.partial(_share, function, arguments, stage, shares), shares)
     return poisoned
 

@@ -37,9 +37,6 @@ def run(g: Geometry, x: np.ndarray, w: np.ndarray, y: np.ndarray, threads: int, 
     scratch, flags = np.empty(words, np.int64), STRICT if strict else 0
     more = np.empty((runs - 1) * w.size, w.dtype) if runs > 1 else direct.NO_BIAS[w.dtype.type]
     arguments = (x, y, w, more, scratch, record, flags)
-    if shares == 1:
-        function(*arguments, 0)
-        return
     workers.run(functools.partial(function, *arguments), shares)
     for number in range(runs - 1):
         w += more[number * w.size : (number + 1) * w.size].reshape(w.shape)

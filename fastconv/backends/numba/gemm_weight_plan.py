@@ -117,6 +117,9 @@ def unwise(g: Geometry, item: int, isa: Isa) -> str | None:
     width = isa.vector_bytes // item
     full = channels * g.R * g.S * outputs / (2 * width)
     limit = 6 if g.stride[1] > 2 else 3
+    inside = (g.P - 1) * g.stride[0] < g.H and (g.Q - 1) * g.stride[1] < g.W
+    if g.R == g.S == 1 and g.pad == (0, 0) and inside:  # C reads a strided 1x1 kernel's pixels as if they lay together
+        g = g._replace(stride=(1, 1))
     if _cost(g, _choose_lanes(g, width, isa), width, isa) > limit * full:
         return "too few channels and taps to fill the vectors"
     return None

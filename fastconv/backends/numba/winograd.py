@@ -16,7 +16,8 @@ from ...geometry import Geometry
 from . import direct, workers
 from .compiled import kernel
 from .cpu import Isa, current
-from .winograd_kernels import BIAS_PER_CHANNEL, BIAS_PER_POSITION, SECOND_STAGE, STRICT
+from .kernels import STRICT
+from .winograd_kernels import SECOND_STAGE
 from .winograd_plan import Plan, plan
 
 
@@ -65,17 +66,11 @@ def _transform(
     """Whether all outputs are finite, and so right."""
     (record, shares, words), function = _prepare(operation, g, x.dtype, threads, current())
     scratch = np.empty(words, np.int64)
-    flags = STRICT if strict else 0
-    values = direct.NO_BIAS[x.dtype.type]
-    if bias is not None:
-        flags |= BIAS_PER_CHANNEL if bias.ndim == 1 else BIAS_PER_POSITION
-        values = bias.reshape(-1)
+    kind, values = direct.bias_of(bias, x.dtype)
+    flags = kind | (STRICT if strict else 0)
     source, target = (x, y) if operation == "forward" else (y, x)
     poisoned = 0
     for stage in (0, SECOND_STAGE):
         arguments = (source, w, target, values, scratch, record, flags | stage)
-        if shares == 1:
-            poisoned = function(*arguments, 0)
-        else:
-            poisoned = workers.run(functools.partial(function, *arguments), shares)
+        poisoned = workers.run(functools.partial(function, *arguments), shares)
     return not poisoned

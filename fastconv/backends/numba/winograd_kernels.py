@@ -28,6 +28,7 @@ from typing import Any
 import numba
 from numba import types
 
+from .kernels import BIAS_PER_CHANNEL, BIAS_PER_POSITION, STRICT
 from .vector import address, all_finite, fill_with, flush_denormals, lanes, restore_mode
 from .winograd_blocks import (
     multiply_tiles,
@@ -39,8 +40,7 @@ from .winograd_blocks import (
 )
 from .winograd_plan import RECORD
 
-# bits of `flags`
-STRICT, SECOND_STAGE, BIAS_PER_CHANNEL, BIAS_PER_POSITION = 1, 2, 4, 8
+SECOND_STAGE = 2  # a bit of `flags`, beside STRICT and those of the bias
 
 
 def tile_start(outputs: int, step: int, tile: int) -> int:
@@ -288,7 +288,7 @@ def _signature(element: Any) -> Any:
 
 BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"winograd": _winograd}
 SIGNATURES: dict[str, Callable[[Any], Any]] = {"winograd": _signature}
-SOURCES = ("winograd_kernels.py", "winograd_blocks.py", "winograd_plan.py")
+SOURCES = ("winograd_kernels.py", "kernels.py", "winograd_blocks.py", "winograd_plan.py")
 HELPERS = (  # callees first
     *("tile_start", "tile_reach", "segment_of", "segments_of"),
     *("inputs_to_v", "weights_to_u", "multiply", "outputs_of"),

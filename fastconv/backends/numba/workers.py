@@ -67,6 +67,8 @@ def run(function: Callable[[int], int], shares: int) -> int:
     A second caller that finds the threads busy runs its shares itself: the same shares, so the same bits. An exception
     of any share is raised after all have ended, as is a KeyboardInterrupt: nobody writes to the arrays any more.
     """
+    if shares == 1:
+        return function(0)
     results = [0] * shares
     failures: list[BaseException] = []
 
