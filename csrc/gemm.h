@@ -22,6 +22,7 @@ enum {
     FC_GEMM_TAPS = 256,           /* most elements of a kernel */
     FC_GEMM_WEIGHTS = 320 << 10,  /* bytes of the weights that pass over a panel: they stay in level 2 */
     FC_GEMM_SUMS_BYTES = 128 << 10,
+    FC_GEMM_LAZY_VECTORS = 32,    /* backward_input: pixels up to which all are one block */
     FC_GEMM_AHEAD = 4,            /* channels from the one that is being packed to the one that is asked for */
     FC_GEMM_TOGETHER = 4,         /* panels a row panel passes over at a time, its weights in level 1 */
     FC_GEMM_BLOCK_VECTORS = 64
@@ -184,17 +185,25 @@ static const char *gemm_unwise_backward_input(const fc_geometry *g, int threads)
 
 /* ---- plan */
 
-/* Vectors of a panel for which a block takes the fewest cycles: multiply-adds, loads, and latency of few sums. */
-static ptrdiff_t FC(gemm_vectors)(ptrdiff_t rows, ptrdiff_t vectors, double depth) {
+/* Cycles of one step of a register tile: multiply-adds, loads, or latency. */
+static double FC(gemm_step)(double rows, double vectors) {
+    const double products = 0.5 * rows * vectors, loads = 0.5 * (rows + vectors);
+    const double step = products > loads ? products : loads;
+    return step > 4 ? step : 4;
+}
+
+/* Vectors of a panel for which a block takes the fewest cycles; `copy`: to copy the weights of a row panel, a step. */
+static ptrdiff_t FC(gemm_vectors)(ptrdiff_t rows, ptrdiff_t vectors, double depth, double copy) {
     static const int most[] = FC_GEMM_ROWS;
     double best = 0;
     ptrdiff_t chosen = 1;
     for (ptrdiff_t nv = 1; nv <= FC_GEMM_VECTORS; nv++) {
         const ptrdiff_t kb = fc_ceil_div(rows, most[nv - 1]), nb = fc_ceil_div(vectors, nv);
-        const double r = (double)rows / (double)kb, v = (double)vectors / (double)nb;
-        double step = fc_max(4, 0.5 * r * v);
-        step = step > 0.5 * (r + v) ? step : 0.5 * (r + v);
-        const double cost = (double)(kb * nb) * ((step + 0.2) * depth + 30);
+        const ptrdiff_t less = vectors / nb, longer = vectors % nb; /* panels of so many, and of one more */
+        const double r = (double)rows / (double)kb;
+        const double steps = (double)longer * FC(gemm_step)(r, (double)(less + 1)) +
+                             (double)(nb - longer) * FC(gemm_step)(r, (double)less);
+        const double cost = (double)kb * ((steps + copy + 0.2 * (double)nb) * depth + 30 * (double)nb);
         if (nv == 1 || cost < best)
             best = cost, chosen = nv;
     }
@@ -227,6 +236,9 @@ static fc_gemm FC(gemm_plan)(const fc_geometry *given, fc_operation operation, i
         p.depth = fc_max(p.depth, fc_gemm_channels(&p, t) * t);
     ptrdiff_t part = fc_min(p.out, fc_max(FC_GEMM_WEIGHTS / (p.depth * (ptrdiff_t)sizeof(real)), FC_GEMM_MAX_ROWS));
     p.block_vectors = fc_clip(FC_GEMM_SUMS_BYTES / ((1 + p.pairs) * part * FC_VECTOR_BYTES), 6, FC_GEMM_BLOCK_VECTORS);
+    /* small planes: weights that go to level 3 and back for each block cost more than sums that leave level 2 */
+    if (operation == FC_BACKWARD_INPUT && p.phases == 1 && total <= FC_GEMM_LAZY_VECTORS)
+        p.block_vectors = fc_max(p.block_vectors, total);
     if (threads > 1) { /* some four items a thread, but none under six vectors and 32 rows */
         const ptrdiff_t others = p.phases / (1 + p.pairs) * g->groups * fc_ceil_div(p.out, part);
         const ptrdiff_t wanted = fc_ceil_div(4 * (ptrdiff_t)threads, others);
@@ -239,7 +251,8 @@ static fc_gemm FC(gemm_plan)(const fc_geometry *given, fc_operation operation, i
     p.parts = fc_ceil_div(p.out, part);
     const int rows_whole = cols % LANES == 0 && cols / LANES <= most; /* vectors do not cross the ends of rows */
     const ptrdiff_t run = rows_whole ? cols / LANES : fc_ceil_div(total, fc_ceil_div(total, most));
-    p.vectors = FC(gemm_vectors)(fc_ceil_div(p.out, p.parts), run, (double)p.depth);
+    const double copy = operation == FC_BACKWARD_INPUT ? 8 * (double)run / (double)total : 0;
+    p.vectors = FC(gemm_vectors)(fc_ceil_div(p.out, p.parts), run, (double)p.depth, copy);
     p.unit = rows_whole && run % p.vectors == 0 ? run : 1;
     const ptrdiff_t units = fc_ceil_div(total, p.unit);
     p.blocks = fc_ceil_div(units, most / p.unit);
@@ -615,6 +628,21 @@ FC_NOINLINE void FC(gemm_turn)(ptrdiff_t mr, const fc_gemm_phase *q, const real 
     }
 }
 
+/* 0 in all lanes as long as `count` numbers are finite; those `ahead` are asked for. Four sums: one would wait for its
+ * own additions. */
+static vec FC(gemm_not_finite)(const real *from, ptrdiff_t count, ptrdiff_t ahead) {
+    vec sums[4] = {{0}};
+    ptrdiff_t i = 0;
+    for (; i + 4 * LANES <= count; i += 4 * LANES) {
+        for (ptrdiff_t line = 0; line < 4 * LANES; line += FC_LINE / (ptrdiff_t)sizeof(real))
+            __builtin_prefetch(from + i + line + ahead); /* rows of w may be pages apart */
+        FC_UNROLL for (int s = 0; s < 4; s++) sums[s] += 0 * FC(load)(from + i + s * LANES);
+    }
+    for (; i < count; i += LANES)
+        sums[0] += 0 * (count - i >= LANES ? FC(load)(from + i) : FC(load_lanes)(from + i, FC(between)(0, count - i)));
+    return sums[0] + sums[1] + (sums[2] + sums[3]);
+}
+
 /* Row panels m0 .. m1 of one group and phase, source channels k0 .. k1, to panels [k][row], `pad` apart. Returns what
  * is 0 in all lanes as long as the weights are finite: 0 * inf and 0 * NaN are NaN. */
 static vec FC(gemm_pack_weights)(const fc_gemm *p, const fc_gemm_phase *q, ptrdiff_t group, ptrdiff_t m0, ptrdiff_t m1,
@@ -627,10 +655,8 @@ static vec FC(gemm_pack_weights)(const fc_gemm *p, const fc_gemm_phase *q, ptrdi
     vec poison = {0};
     for (ptrdiff_t k = k0; k < k1; k++) {
         const real *from = w + k * p->out * kernel;
-        for (ptrdiff_t t = 0; t < span && (p->lazy || !q->before); t += LANES) { /* phase 0 looks at all of w */
-            __builtin_prefetch(from + t + 6 * p->out * kernel); /* rows of w may be pages apart */
-            poison += 0 * (span - t >= LANES ? FC(load)(from + t) : FC(load_lanes)(from + t, FC(between)(0, span - t)));
-        }
+        if (p->lazy || !q->before) /* phase 0 looks at all of w */
+            poison += FC(gemm_not_finite)(from, span, 6 * p->out * kernel);
         from += q->first_h * p->g.S + q->first_w;
         for (ptrdiff_t m = m0, r0 = row0, mr; m < m1; m++, r0 += mr, from += mr * kernel) {
             mr = fc_gemm_row(p, m + 1) - r0;
