@@ -8,7 +8,7 @@
     workers     the threads
     compiled    kernel name, element type and ISA -> machine code, cached on disk
     kernels     the two kernels: packing and loops in plain Numba
-    vector      the register blocks: LLVM vector IR
+    vector      the register blocks: LLVM vector IR; row_blocks, those that go along rows
     gemm        direct, with vectors of positions copied side by side before use; gemm_rule says where that pays;
                 backward_weight as a matrix product: gemm_weight, gemm_weight_plan, gemm_weight_kernels
     winograd    Winograd's algorithm, in the same order: winograd, winograd_plan, winograd_kernels, winograd_blocks
@@ -201,11 +201,11 @@ class _Gemm(_Algorithm):
         return reason if operation == "backward_weight" else reason or gemm_rule.unsupported(g)
 
     def unwise(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> str | None:
-        if operation == "backward_weight":
-            from .cpu import current
+        from .cpu import current
 
+        if operation == "backward_weight":
             return gemm_weight_plan.unwise(g, dtype.itemsize, current())
-        return gemm_rule.unwise(operation, g)
+        return gemm_rule.unwise(operation, g, current().vector_bytes)
 
 
 # Most multiply-adds of plain loops, measured on AVX2 against direct, and where images fill the lanes against batch.

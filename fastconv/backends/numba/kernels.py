@@ -16,7 +16,8 @@ into one flat axis that is cut into vectors. The few positions in the gaps betwe
 (backward_input with a stride: target positions with the same h mod stride and w mod stride share their taps, so each
 such phase is a stride-1 correlation of its own; neighbours with the same taps' offsets go together, as more channels),
 cols vectors of positions, rows channels, taps. The source of one such run of positions stays in L1 while the target
-channels pass over it.
+channels pass over it. Where sums are short and
+rows fill vectors, blocks go along the rows of positions instead and store straight to the target.
 
 `gradient`: backward_weight. x is packed the same way, the output's gradient into rows of the same flat axis with zeros
 in the gaps; then gw[k][c, r, s] is the dot product of row k with x shifted by the tap's offset. Loop order: block of
@@ -35,6 +36,7 @@ import numba
 from numba import types
 
 from .plan import BY_CHANNELS, BY_GROUPS, RECORD
+from .row_blocks import row_block
 from .vector import (
     address,
     all_finite,
@@ -458,6 +460,41 @@ def _correlate(
                                 p,
                             )
                             continue
+                        if p.row_vectors > 0 and not guarded:
+                            blocks = (run + p.row_channels - 1) // p.row_channels
+                            pieces = (cols + p.row_cols - 1) // p.row_cols
+                            for number in range(images * rows):
+                                image, row = number // rows, number % rows
+                                if row % p.row_lines != 0:
+                                    continue
+                                for piece in range(pieces):
+                                    left, right = cols * piece // pieces, cols * (piece + 1) // pieces
+                                    here = packed + (image * image_flat + row * p.pitch + left) * item
+                                    place = corner + (image * p.groups * outputs + run_from) * target_plane
+                                    place += row * target_width + left
+                                    for block in range(blocks):
+                                        k, k_end = run * block // blocks, run * (block + 1) // blocks
+                                        start = zeros
+                                        if flags & BIAS_PER_CHANNEL:
+                                            start = address(bias) + (group * outputs + run_from + k) * item
+                                        row_block(
+                                            source,
+                                            p.row_vectors * 16 + k_end - k,
+                                            here,
+                                            p.pitch * item,
+                                            base + p.taps_at + tap * 8,
+                                            taps,
+                                            first_row + k * row_bytes,
+                                            row_bytes,
+                                            start,
+                                            item if flags & BIAS_PER_CHANNEL else 0,
+                                            address(target) + (place + k * target_plane) * item,
+                                            target_plane * item,
+                                            target_width * item,
+                                            min(p.row_lines, rows - row),
+                                            right - left,
+                                        )
+                            continue
                         for v in range(0, vectors, block_cols):
                             for number in range((rows_here + block_rows - 1) // block_rows):
                                 row = min(number * block_rows, rows_here - block_rows)
@@ -712,7 +749,7 @@ SIGNATURES: dict[str, Callable[[Any], Any]] = {
     "gradient": lambda element: _signature(element, False),
 }
 
-SOURCES = ("kernels.py", "plan.py")
+SOURCES = ("kernels.py", "plan.py", "row_blocks.py")
 HELPERS = (  # callees first
     *(
         "clip",

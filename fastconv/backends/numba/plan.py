@@ -32,6 +32,8 @@ _FIELDS = (
     *("pitch", "plane_bytes", "channel_bytes"),
     # the register block, and how many channels go together
     *("shape", "block_rows", "block_cols", "guarded_shape", "guarded_rows", "guarded_cols"),
+    # blocks along rows (row_vectors 0: none): their vectors, most channels, and the lines and columns that stay in L1
+    *("row_vectors", "row_channels", "row_lines", "row_cols"),
     # panels (panel_cols 0: none): vectors, taps and panels at a time, most rows of a block; is the source read in place
     *("panel_cols", "panel_taps", "panel_together", "panel_rows", "panel_most", "in_place"),
     # backward_weight with output channels in the lanes (lane_cols 0: not), and the bytes from a position to the next
@@ -63,6 +65,8 @@ _SMALL_TILE_POSITIONS = 2048  # images share a tile up to here
 _TARGET_BYTES = 256 << 10
 _L1_BYTES = 40 << 10
 _CHUNK_BYTES = 4096  # of each gradient row in one run of a block: 64 vectors of 64 bytes
+_LONG_SUM = 192  # products of a sum in registers
+_ROW_BYTES = 16 << 10  # packed source that blocks along rows pass over: half of L1
 _PANEL_TAPS = (
     192  # of a panel: 18 KB with 3 vectors of 32 bytes, so that it stays in L1 while the channels pass over it
 )
@@ -253,6 +257,34 @@ def _phases_together(w: _Axis) -> int:
     return 1
 
 
+def along_rows(products: int, cols: int, lanes: int) -> bool:
+    """Whether sums of so few products, along rows that fill vectors so well, are best stored straight to their place.
+
+    The rule of ``direct_along_rows`` in ``csrc/direct_row.h``.
+    """
+    filled = _up(cols, lanes)
+    return products <= _LONG_SUM and cols >= 2 * lanes and 20 * cols >= 17 * filled
+
+
+def row_shapes(isa: Isa) -> dict[int, int]:
+    """The blocks that go along rows: vectors -> the most channels."""
+    return {4: 6, 2: 12} if isa.registers >= 32 else {4: 3, 2: 6}
+
+
+def _along_rows(run: int, taps: int, tile: _Tile, w: _Axis, runs_read: int, lanes: int, isa: Isa) -> dict[str, int]:
+    """How blocks go along the rows of a tile, or nothing where they do not."""
+    last = w.length - (-(-w.length // tile.cols) - 1) * tile.cols  # columns of the narrowest tile
+    if run < 2 or not along_rows(taps, tile.cols, lanes) or last < 2 * lanes:
+        return {}
+    shapes = row_shapes(isa)
+    vectors = 4 if run <= shapes[4] and last >= 4 * lanes else 2
+    item = isa.vector_bytes // lanes
+    room = max(_ROW_BYTES // (runs_read * item), 1)  # positions
+    cols = min(tile.cols, max(room, 16 * lanes))
+    lines = max(1, room // tile.cols) if cols == tile.cols else 1
+    return {"row_vectors": vectors, "row_channels": shapes[vectors], "row_lines": lines, "row_cols": cols}
+
+
 @functools.lru_cache(maxsize=512)
 def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Isa, panels: bool = False) -> Plan:
     """The plan of forward or backward_input; with `panels`, vectors of positions are copied side by side before use."""
@@ -330,6 +362,8 @@ def correlate_plan(operation: str, g: Geometry, item: int, threads: int, isa: Is
         "shares": shares,
         "channel_splits": splits,
     }
+    if not panels and h.target_step == w.target_step == 1:
+        values |= _along_rows(run, taps, tile, w, runs_read, lanes, isa)
     panel = _panels(run * together, vectors, taps, per_phase, isa) if panels else None
     if panel is not None:
         values |= panel | {"in_place": int(in_place)}
