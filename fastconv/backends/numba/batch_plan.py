@@ -1,9 +1,9 @@
 """Small planes with an image in each lane: when that is worth it, how it is cut up, and what lies where in scratch.
 
 The method and the rule are those of the C kernels, told in ``csrc/batch.h``; a test holds the two choices together. It
-serves more here, where direct summation has no rows in place and more to set up: little used pixels too (1.5 to 3 times
-as fast in the middle of 5,000 random small layers on Zen 3), unless the kernel is 1x1, and backward_input of any
-stride. There the positions of x whose taps are the same ones form a phase, a map of stride 1 on the same packed y.
+serves more here, where direct summation has more to set up: little used pixels too (1.5 to 3 times as fast in the
+middle of 5,000 random small layers on Zen 3), unless the kernel is 1x1, and backward_input of any stride. There the
+positions of x whose taps are the same ones form a phase, a map of stride 1 on the same packed y.
 Plain Python; imports nothing heavy.
 """
 
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import Geometry
+from .plan import along_rows
 
 TURN_BYTES = 16  # least of an image: what the C kernels turn at once
 PLANE = 1024  # most pixels of a plane of the result: larger ones fill vectors themselves
@@ -145,6 +146,8 @@ def unwise(operation: str, g: Geometry, lanes: int, item: int, level2: int) -> s
     p = _problem(operation, g)
     blocks = -(-g.N // lanes)
     uses = p.outputs * g.R * g.S / (g.stride[0] * g.stride[1])  # of a source pixel
+    if operation == "forward" and p.outputs >= 4 and along_rows(g.C // g.groups * g.R * g.S, g.Q, lanes * item // 4):
+        return "few products to a sum, and rows that fill vectors: direct reads and writes them in place"
     if 3 * blocks * lanes > 4 * g.N:
         return "so few images that a quarter of the lanes or more is empty"
     if p.h.results * p.w.results > PLANE:

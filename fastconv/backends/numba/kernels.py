@@ -16,8 +16,8 @@ into one flat axis that is cut into vectors. The few positions in the gaps betwe
 (backward_input with a stride: target positions with the same h mod stride and w mod stride share their taps, so each
 such phase is a stride-1 correlation of its own; neighbours with the same taps' offsets go together, as more channels),
 cols vectors of positions, rows channels, taps. The source of one such run of positions stays in L1 while the target
-channels pass over it. Where sums are short and
-rows fill vectors, blocks go along the rows of positions instead and store straight to the target.
+channels pass over it. Where sums are short and rows fill vectors, blocks go along the rows of positions instead and
+store straight to the target.
 
 `gradient`: backward_weight. x is packed the same way, the output's gradient into rows of the same flat axis with zeros
 in the gaps; then gw[k][c, r, s] is the dot product of row k with x shifted by the tap's offset. Loop order: block of
