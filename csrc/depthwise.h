@@ -3,11 +3,16 @@
  *     to[p][q] = sum over sources i, kernel rows r, taps s of
  *                w[r][i, s] * from_i[p * stride + r * step][column(i, s) + q]
  *
- * A plane, or a block of its rows, is packed padded, its column phases apart (pack.h); then tiles of RB rows of one
- * vector go over it. An input row lies under up to R kernel rows, so a tile holds the R weights of a kernel column and
- * loads each of its (RB - 1) * stride + R input vectors once for all of them: RB + 2 R - 1 loads for RB * R
- * multiply-adds, where a tile of one channel (tile.h) needs a load for each, most of them across a cache line. 8 rows
- * and 7 weights fill 16 registers; 4 rows of two vectors are no faster (Zen 3: 84% of peak in level 1 both, 7x7).
+ * A plane, or a block of its rows, is packed padded, its column phases apart (pack.h); then tiles go over it. An input
+ * row lies under up to R kernel rows, so a tile of RB rows of a vector holds the R weights of a kernel column and loads
+ * each of its (RB - 1) * stride + R input vectors once for all of them: RB + 2 R - 1 loads for RB * R multiply-adds,
+ * where a tile of one channel (tile.h) needs a load for each, most of them across a cache line.
+ *
+ * 8 sums are the least that hide the latency of a multiply-add, and no more than that do not reach its rate: in level
+ * 1, of the peak (Zen 3, 7x7 over 112 columns), 8 rows of a vector 0.88, 7 rows 0.81, 5 rows of two vectors 0.96. So
+ * from 5 kernel rows on tiles are of two vectors, a weight held from the first input row that it meets to the last. 3x3
+ * kernels have their 3 columns unrolled and up to 10 rows (0.96; 8 rows in a loop over columns 0.80), and those of
+ * stride 1 are not packed at all (depthwise_plane.h).
  *
  * Rows end in a vector that overlaps, and planes in rows that do, so stores are whole: the same numbers once more.
  * backward_input of stride 1 is forward with w turned round. An item is an image, a channel, a block of rows and of
@@ -19,9 +24,13 @@
 #define FC_DEPTHWISE
 enum {
     FC_ROWS_KERNEL = 7,       /* most kernel rows */
-    FC_ROWS_TILE = 8,         /* most rows of a tile */
+    FC_ROWS_TILE = 10,        /* most rows of a tile */
+    FC_ROWS_SUMS = 10,        /* most sums of a tile */
     FC_ROWS_BYTES = 16 << 10, /* a packed block: half of level 1 */
-    FC_ROWS_COLUMNS = 1024    /* most columns of a block */
+    FC_ROWS_COLUMNS = 1024,   /* most columns of a block */
+    FC_SOURCE_FAR = 2 << 20,  /* bytes of the source from which a block is asked for while the one before is computed:
+                                 7x7 on 768 planes of 28x28, 1.1 times as fast; on 240 of them, 0.97 */
+    FC_PLANES_FAR = 6 << 20   /* the same of source and result, where planes are not packed */
 };
 
 static const char *depthwise_unsupported(const fc_geometry *g) {
@@ -76,17 +85,31 @@ static const char *depthwise_unwise_backward_input(const fc_geometry *g, int thr
     return NULL;
 }
 
-/* Rows of the tiles that `rows` rows are cut into, of the sizes that there are: least work, some 2 rows' worth a tile
- * besides. The last tile may overlap. */
-static ptrdiff_t depthwise_tile_rows(ptrdiff_t R, ptrdiff_t stride, ptrdiff_t rows) {
-    const int sizes = R % 2 == 0 || R == 1 ? 1 << 8 | 1 << 4 | 1 << 2 | 1 << 1
-                      : stride == 2        ? 1 << 8 | 1 << 7 | 1 << 4 | 1 << 2 | 1 << 1
-                                         : 1 << 8 | 1 << 7 | 1 << 6 | 1 << 5 | 1 << 4 | 1 << 2 | 1 << 1;
-    ptrdiff_t best = 1;
-    for (ptrdiff_t size = 2; size <= fc_min(rows, FC_ROWS_TILE); size++)
-        if (sizes >> size & 1 && fc_ceil_div(rows, size) * (size + 2) <= fc_ceil_div(rows, best) * (best + 2))
-            best = size;
-    return best;
+/* Tiles of which there are, a bit for each number of rows: of one vector, of two, and of 3x3 kernels. Two vectors where
+ * a tile of one could not have more than 8 sums beside the weights. */
+typedef enum { FC_ONE_VECTOR, FC_TWO_VECTORS, FC_THREE_BY_THREE } fc_row_shape;
+
+static int depthwise_sizes(ptrdiff_t R, ptrdiff_t stride, fc_row_shape shape) {
+    if (shape == FC_TWO_VECTORS)
+        return 1 << 4 | 1 << 5;
+    if (shape == FC_THREE_BY_THREE)
+        return 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10;
+    if (R % 2 == 0 || R == 1)
+        return 1 << 1 | 1 << 2 | 1 << 4 | 1 << 8;
+    if (stride == 2)
+        return 1 << 1 | 1 << 2 | 1 << 4 | 1 << 7 | 1 << 8;
+    return 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8;
+}
+
+/* Rows of the next tile where `tiles` are to cover `left` of `rows` rows: the least of `sizes` that is enough, so that
+ * tiles are of nearly one size. The last one may overlap the one before. */
+static ptrdiff_t depthwise_tile_rows(int sizes, ptrdiff_t left, ptrdiff_t tiles, ptrdiff_t rows) {
+    ptrdiff_t size = fc_ceil_div(left, tiles), most = fc_min(rows, FC_ROWS_TILE);
+    while (size < most && !(sizes >> size & 1))
+        size++;
+    while (!(sizes >> size & 1))
+        size--;
+    return size;
 }
 #endif
 
@@ -103,155 +126,204 @@ typedef struct {
     ptrdiff_t cols;
 } FC(row_run);
 
-FC_INLINE void FC(row_tile)(const int R, const int STRIDE, const int RB, const FC(row_run) *run) {
-    const ptrdiff_t x_row = run->x_row, y_row = run->y_row, bias_row = run->bias_row, taps = run->taps;
-    const ptrdiff_t *const column = run->column, last = run->cols - LANES;
-    for (ptrdiff_t j = 0; j == 0 || j < last + LANES; j += LANES) {
-        const ptrdiff_t at = j <= last || j == 0 ? j : last;
-        vec sum[FC_ROWS_TILE];
-        FC_UNROLL for (int i = 0; i < RB; i++) sum[i] = (vec){0};
-        const real *w = run->w;
-        FC_ROLLED for (ptrdiff_t t = 0; t < taps; t++, w++) {
-            const real *x = run->x + at + column[t];
-            vec weight[FC_ROWS_KERNEL];
-            FC_UNROLL for (int r = 0; r < R; r++) weight[r] = FC(splat)(w[r * taps]);
-            FC_UNROLL for (int i = 0; i < (RB - 1) * STRIDE + R; i++, x += x_row) {
-                const vec pixels = FC(load)(x);
-                FC_UNROLL for (int r = 0; r < R; r++)
-                    if (i >= r && (i - r) % STRIDE == 0 && (i - r) / STRIDE < RB)
-                        sum[(i - r) / STRIDE] += weight[r] * pixels;
-            }
+/* One column of the kernel: R weights, `taps` apart, times the rows below x. PART: only lanes `inside` are read. */
+FC_INLINE void FC(row_tap)(const int R, const int STRIDE, const int RB, const int VB, const int PART, const real *x,
+                           ptrdiff_t x_row, FC(lanes) inside, const real *w, ptrdiff_t taps, vec *sum) {
+    vec weight[FC_ROWS_KERNEL];
+    if (VB == 1)
+        FC_UNROLL for (int r = 0; r < R; r++) weight[r] = FC(splat)(w[r * taps]);
+    FC_UNROLL for (int i = 0; i < (RB - 1) * STRIDE + R; i++, x += x_row) {
+        if (VB > 1 && i < R) /* not before: so RB weights are held and no more */
+            weight[i] = FC(splat)(w[i * taps]);
+        FC_UNROLL for (int v = 0; v < VB; v++) {
+            const vec pixels = PART ? FC(load_lanes)(x + v * LANES, inside) : FC(load)(x + v * LANES);
+            FC_UNROLL for (int r = 0; r < R; r++)
+                if (i >= r && (i - r) % STRIDE == 0 && (i - r) / STRIDE < RB)
+                    sum[(i - r) / STRIDE * VB + v] += weight[r] * pixels;
         }
+    }
+}
+
+/* Sums to their place. */
+FC_INLINE void FC(row_store)(const int RB, const int VB, vec *sum, const real *bias, ptrdiff_t bias_row, real *y,
+                             ptrdiff_t y_row) {
+    if (bias)
+        FC_UNROLL for (int i = 0; i < RB; i++)
+            FC_UNROLL for (int v = 0; v < VB; v++)
+                sum[i * VB + v] += bias_row ? FC(load)(bias + i * bias_row + v * LANES) : FC(splat)(*bias);
+    FC_UNROLL for (int i = 0; i < RB; i++)
+        FC_UNROLL for (int v = 0; v < VB; v++) FC(store)(y + i * y_row + v * LANES, sum[i * VB + v]);
+}
+
+/* S: taps of a row, or 0 where their number is not known. */
+FC_INLINE void FC(row_tile)(const int R, const int S, const int STRIDE, const int RB, const int VB,
+                            const FC(row_run) *run) {
+    const ptrdiff_t x_row = run->x_row, y_row = run->y_row, bias_row = run->bias_row, taps = S ? S : run->taps;
+    const ptrdiff_t *const column = run->column, width = VB * LANES, last = run->cols - width;
+    for (ptrdiff_t j = 0; j == 0 || j < last + width; j += width) {
+        const ptrdiff_t at = j <= last || j == 0 ? j : last;
+        const real *const x = run->x + at, *const w = run->w;
+        vec sum[FC_ROWS_SUMS];
+        FC_UNROLL for (int i = 0; i < RB * VB; i++) sum[i] = (vec){0};
+        if (S)
+            FC_UNROLL for (int t = 0; t < S; t++)
+                FC(row_tap)(R, STRIDE, RB, VB, 0, x + column[t], x_row, FC(between)(0, LANES), w + t, taps, sum);
+        else
+            FC_ROLLED for (ptrdiff_t t = 0; t < taps; t++)
+                FC(row_tap)(R, STRIDE, RB, VB, 0, x + column[t], x_row, FC(between)(0, LANES), w + t, taps, sum);
         real *y = run->y + at;
-        const real *bias = run->bias + (bias_row ? at : 0);
-        if (last < 0) {
+        const real *bias = run->bias ? run->bias + (bias_row ? at : 0) : NULL;
+        if (VB == 1 && last < 0) {
             const FC(lanes) part = FC(between)(0, run->cols);
             FC_UNROLL for (int i = 0; i < RB; i++) {
-                if (run->bias)
+                if (bias)
                     sum[i] += bias_row ? FC(load_lanes)(bias + i * bias_row, part) : FC(splat)(*bias);
                 FC(store_lanes)(y + i * y_row, sum[i], part);
             }
             return;
         }
-        if (run->bias)
-            FC_UNROLL for (int i = 0; i < RB; i++)
-                sum[i] += bias_row ? FC(load)(bias + i * bias_row) : FC(splat)(*bias);
-        FC_UNROLL for (int i = 0; i < RB; i++) FC(store)(y + i * y_row, sum[i]);
+        FC(row_store)(RB, VB, sum, bias, bias_row, y, y_row);
     }
 }
 
 /* One function for each number of kernel rows and stride, a case for each tile: literal sizes. */
 FC_NOINLINE void FC(row_tiles_1)(ptrdiff_t rows, const FC(row_run) *run) {
     switch (rows) {
-    case 1: FC(row_tile)(1, 1, 1, run); break;
-    case 2: FC(row_tile)(1, 1, 2, run); break;
-    case 4: FC(row_tile)(1, 1, 4, run); break;
-    case 8: FC(row_tile)(1, 1, 8, run); break;
+    case 1: FC(row_tile)(1, 0, 1, 1, 1, run); break;
+    case 2: FC(row_tile)(1, 0, 1, 2, 1, run); break;
+    case 4: FC(row_tile)(1, 0, 1, 4, 1, run); break;
+    case 8: FC(row_tile)(1, 0, 1, 8, 1, run); break;
     }
 }
 
 FC_NOINLINE void FC(row_tiles_2)(ptrdiff_t rows, const FC(row_run) *run) {
     switch (rows) {
-    case 1: FC(row_tile)(2, 1, 1, run); break;
-    case 2: FC(row_tile)(2, 1, 2, run); break;
-    case 4: FC(row_tile)(2, 1, 4, run); break;
-    case 8: FC(row_tile)(2, 1, 8, run); break;
+    case 1: FC(row_tile)(2, 0, 1, 1, 1, run); break;
+    case 2: FC(row_tile)(2, 0, 1, 2, 1, run); break;
+    case 4: FC(row_tile)(2, 0, 1, 4, 1, run); break;
+    case 8: FC(row_tile)(2, 0, 1, 8, 1, run); break;
     }
 }
 
 FC_NOINLINE void FC(row_tiles_3)(ptrdiff_t rows, const FC(row_run) *run) {
     switch (rows) {
-    case 1: FC(row_tile)(3, 1, 1, run); break;
-    case 2: FC(row_tile)(3, 1, 2, run); break;
-    case 4: FC(row_tile)(3, 1, 4, run); break;
-    case 5: FC(row_tile)(3, 1, 5, run); break;
-    case 6: FC(row_tile)(3, 1, 6, run); break;
-    case 7: FC(row_tile)(3, 1, 7, run); break;
-    case 8: FC(row_tile)(3, 1, 8, run); break;
+    case 1: FC(row_tile)(3, 0, 1, 1, 1, run); break;
+    case 2: FC(row_tile)(3, 0, 1, 2, 1, run); break;
+    case 4: FC(row_tile)(3, 0, 1, 4, 1, run); break;
+    case 5: FC(row_tile)(3, 0, 1, 5, 1, run); break;
+    case 6: FC(row_tile)(3, 0, 1, 6, 1, run); break;
+    case 7: FC(row_tile)(3, 0, 1, 7, 1, run); break;
+    case 8: FC(row_tile)(3, 0, 1, 8, 1, run); break;
+    }
+}
+
+FC_NOINLINE void FC(row_tiles_3x3)(ptrdiff_t rows, const FC(row_run) *run) {
+    switch (rows) {
+    case 1: FC(row_tile)(3, 3, 1, 1, 1, run); break;
+    case 2: FC(row_tile)(3, 3, 1, 2, 1, run); break;
+    case 4: FC(row_tile)(3, 3, 1, 4, 1, run); break;
+    case 5: FC(row_tile)(3, 3, 1, 5, 1, run); break;
+    case 6: FC(row_tile)(3, 3, 1, 6, 1, run); break;
+    case 7: FC(row_tile)(3, 3, 1, 7, 1, run); break;
+    case 8: FC(row_tile)(3, 3, 1, 8, 1, run); break;
+    case 9: FC(row_tile)(3, 3, 1, 9, 1, run); break;
+    case 10: FC(row_tile)(3, 3, 1, 10, 1, run); break;
     }
 }
 
 FC_NOINLINE void FC(row_tiles_4)(ptrdiff_t rows, const FC(row_run) *run) {
     switch (rows) {
-    case 1: FC(row_tile)(4, 1, 1, run); break;
-    case 2: FC(row_tile)(4, 1, 2, run); break;
-    case 4: FC(row_tile)(4, 1, 4, run); break;
-    case 8: FC(row_tile)(4, 1, 8, run); break;
+    case 1: FC(row_tile)(4, 0, 1, 1, 1, run); break;
+    case 2: FC(row_tile)(4, 0, 1, 2, 1, run); break;
+    case 4: FC(row_tile)(4, 0, 1, 4, 1, run); break;
+    case 8: FC(row_tile)(4, 0, 1, 8, 1, run); break;
     }
 }
 
-FC_NOINLINE void FC(row_tiles_5)(ptrdiff_t rows, const FC(row_run) *run) {
-    switch (rows) {
-    case 1: FC(row_tile)(5, 1, 1, run); break;
-    case 2: FC(row_tile)(5, 1, 2, run); break;
-    case 4: FC(row_tile)(5, 1, 4, run); break;
-    case 5: FC(row_tile)(5, 1, 5, run); break;
-    case 6: FC(row_tile)(5, 1, 6, run); break;
-    case 7: FC(row_tile)(5, 1, 7, run); break;
-    case 8: FC(row_tile)(5, 1, 8, run); break;
+FC_NOINLINE void FC(row_tiles_5)(ptrdiff_t rows, ptrdiff_t vectors, const FC(row_run) *run) {
+    switch (10 * (vectors - 1) + rows) {
+    case 1: FC(row_tile)(5, 0, 1, 1, 1, run); break;
+    case 2: FC(row_tile)(5, 0, 1, 2, 1, run); break;
+    case 4: FC(row_tile)(5, 0, 1, 4, 1, run); break;
+    case 5: FC(row_tile)(5, 0, 1, 5, 1, run); break;
+    case 6: FC(row_tile)(5, 0, 1, 6, 1, run); break;
+    case 7: FC(row_tile)(5, 0, 1, 7, 1, run); break;
+    case 8: FC(row_tile)(5, 0, 1, 8, 1, run); break;
+    case 14: FC(row_tile)(5, 0, 1, 4, 2, run); break;
+    case 15: FC(row_tile)(5, 0, 1, 5, 2, run); break;
     }
 }
 
-FC_NOINLINE void FC(row_tiles_6)(ptrdiff_t rows, const FC(row_run) *run) {
-    switch (rows) {
-    case 1: FC(row_tile)(6, 1, 1, run); break;
-    case 2: FC(row_tile)(6, 1, 2, run); break;
-    case 4: FC(row_tile)(6, 1, 4, run); break;
-    case 8: FC(row_tile)(6, 1, 8, run); break;
+FC_NOINLINE void FC(row_tiles_6)(ptrdiff_t rows, ptrdiff_t vectors, const FC(row_run) *run) {
+    switch (10 * (vectors - 1) + rows) {
+    case 1: FC(row_tile)(6, 0, 1, 1, 1, run); break;
+    case 2: FC(row_tile)(6, 0, 1, 2, 1, run); break;
+    case 4: FC(row_tile)(6, 0, 1, 4, 1, run); break;
+    case 8: FC(row_tile)(6, 0, 1, 8, 1, run); break;
+    case 14: FC(row_tile)(6, 0, 1, 4, 2, run); break;
+    case 15: FC(row_tile)(6, 0, 1, 5, 2, run); break;
     }
 }
 
-FC_NOINLINE void FC(row_tiles_7)(ptrdiff_t rows, const FC(row_run) *run) {
-    switch (rows) {
-    case 1: FC(row_tile)(7, 1, 1, run); break;
-    case 2: FC(row_tile)(7, 1, 2, run); break;
-    case 4: FC(row_tile)(7, 1, 4, run); break;
-    case 5: FC(row_tile)(7, 1, 5, run); break;
-    case 6: FC(row_tile)(7, 1, 6, run); break;
-    case 7: FC(row_tile)(7, 1, 7, run); break;
-    case 8: FC(row_tile)(7, 1, 8, run); break;
+FC_NOINLINE void FC(row_tiles_7)(ptrdiff_t rows, ptrdiff_t vectors, const FC(row_run) *run) {
+    switch (10 * (vectors - 1) + rows) {
+    case 1: FC(row_tile)(7, 0, 1, 1, 1, run); break;
+    case 2: FC(row_tile)(7, 0, 1, 2, 1, run); break;
+    case 4: FC(row_tile)(7, 0, 1, 4, 1, run); break;
+    case 5: FC(row_tile)(7, 0, 1, 5, 1, run); break;
+    case 6: FC(row_tile)(7, 0, 1, 6, 1, run); break;
+    case 7: FC(row_tile)(7, 0, 1, 7, 1, run); break;
+    case 8: FC(row_tile)(7, 0, 1, 8, 1, run); break;
+    case 14: FC(row_tile)(7, 0, 1, 4, 2, run); break;
+    case 15: FC(row_tile)(7, 0, 1, 5, 2, run); break;
     }
 }
 
 FC_NOINLINE void FC(row_tiles_3_apart)(ptrdiff_t rows, const FC(row_run) *run) {
     switch (rows) {
-    case 1: FC(row_tile)(3, 2, 1, run); break;
-    case 2: FC(row_tile)(3, 2, 2, run); break;
-    case 4: FC(row_tile)(3, 2, 4, run); break;
-    case 7: FC(row_tile)(3, 2, 7, run); break;
-    case 8: FC(row_tile)(3, 2, 8, run); break;
+    case 1: FC(row_tile)(3, 0, 2, 1, 1, run); break;
+    case 2: FC(row_tile)(3, 0, 2, 2, 1, run); break;
+    case 4: FC(row_tile)(3, 0, 2, 4, 1, run); break;
+    case 7: FC(row_tile)(3, 0, 2, 7, 1, run); break;
+    case 8: FC(row_tile)(3, 0, 2, 8, 1, run); break;
     }
 }
 
 FC_NOINLINE void FC(row_tiles_5_apart)(ptrdiff_t rows, const FC(row_run) *run) {
     switch (rows) {
-    case 1: FC(row_tile)(5, 2, 1, run); break;
-    case 2: FC(row_tile)(5, 2, 2, run); break;
-    case 4: FC(row_tile)(5, 2, 4, run); break;
-    case 7: FC(row_tile)(5, 2, 7, run); break;
-    case 8: FC(row_tile)(5, 2, 8, run); break;
+    case 1: FC(row_tile)(5, 0, 2, 1, 1, run); break;
+    case 2: FC(row_tile)(5, 0, 2, 2, 1, run); break;
+    case 4: FC(row_tile)(5, 0, 2, 4, 1, run); break;
+    case 7: FC(row_tile)(5, 0, 2, 7, 1, run); break;
+    case 8: FC(row_tile)(5, 0, 2, 8, 1, run); break;
     }
 }
 
 FC_NOINLINE void FC(row_tiles_7_apart)(ptrdiff_t rows, const FC(row_run) *run) {
     switch (rows) {
-    case 1: FC(row_tile)(7, 2, 1, run); break;
-    case 2: FC(row_tile)(7, 2, 2, run); break;
-    case 4: FC(row_tile)(7, 2, 4, run); break;
-    case 7: FC(row_tile)(7, 2, 7, run); break;
-    case 8: FC(row_tile)(7, 2, 8, run); break;
+    case 1: FC(row_tile)(7, 0, 2, 1, 1, run); break;
+    case 2: FC(row_tile)(7, 0, 2, 2, 1, run); break;
+    case 4: FC(row_tile)(7, 0, 2, 4, 1, run); break;
+    case 7: FC(row_tile)(7, 0, 2, 7, 1, run); break;
+    case 8: FC(row_tile)(7, 0, 2, 8, 1, run); break;
     }
 }
 
-static void FC(run_row_tile)(ptrdiff_t R, ptrdiff_t stride, ptrdiff_t rows, const FC(row_run) *run) {
+static void FC(run_row_tile)(ptrdiff_t R, ptrdiff_t stride, fc_row_shape shape, ptrdiff_t rows,
+                             const FC(row_run) *run) {
+    const ptrdiff_t vectors = shape == FC_TWO_VECTORS ? 2 : 1;
+    if (shape == FC_THREE_BY_THREE) {
+        FC(row_tiles_3x3)(rows, run);
+        return;
+    }
     switch (8 * stride + R) {
     case 8 + 1: FC(row_tiles_1)(rows, run); break; /* phases of a stride */
     case 8 + 2: FC(row_tiles_2)(rows, run); break;
     case 8 + 3: FC(row_tiles_3)(rows, run); break;
     case 8 + 4: FC(row_tiles_4)(rows, run); break;
-    case 8 + 5: FC(row_tiles_5)(rows, run); break;
-    case 8 + 6: FC(row_tiles_6)(rows, run); break;
-    case 8 + 7: FC(row_tiles_7)(rows, run); break;
+    case 8 + 5: FC(row_tiles_5)(rows, vectors, run); break;
+    case 8 + 6: FC(row_tiles_6)(rows, vectors, run); break;
+    case 8 + 7: FC(row_tiles_7)(rows, vectors, run); break;
     case 16 + 3: FC(row_tiles_3_apart)(rows, run); break;
     case 16 + 5: FC(row_tiles_5_apart)(rows, run); break;
     case 16 + 7: FC(row_tiles_7_apart)(rows, run); break;
@@ -268,6 +340,7 @@ typedef struct {
     ptrdiff_t stride, step;            /* rows of the source between rows of the grid, and between kernel rows */
     ptrdiff_t taps;                    /* of one kernel row, all sources */
     ptrdiff_t block_rows, blocks_h, block_cols, blocks_w;
+    int far;                           /* the source does not stay near the core from one call to the next */
     const real *from, *w;
     real *to;
     ptrdiff_t *column;
@@ -324,6 +397,8 @@ static FC(depthwise) FC(plan_depthwise)(const fc_geometry *g, fc_operation opera
     d.block_rows = fc_clip(most, least, fc_max(least, s->rows));
     d.blocks_h = fc_ceil_div(s->rows, d.block_rows);
     d.block_rows = fc_ceil_div(s->rows, d.blocks_h);
+    const ptrdiff_t source_bytes = g->N * g->groups * s->src_channel * (ptrdiff_t)sizeof(real);
+    d.far = d.sources == 1 && d.blocks_w == 1 && source_bytes > FC_SOURCE_FAR;
     s->packed_rows = FC(packed_rows)(&d, d.block_rows);
     s->plane = s->packed_rows * s->pitch + LANES;
     s->channel = s->phases_w * s->plane;
@@ -333,18 +408,41 @@ static FC(depthwise) FC(plan_depthwise)(const fc_geometry *g, fc_operation opera
 
 /* ---- items */
 
-/* Tiles down `rows` rows whose input is shared. */
-static void FC(row_block)(ptrdiff_t R, ptrdiff_t stride, FC(row_run) run, ptrdiff_t rows) {
-    const ptrdiff_t size = depthwise_tile_rows(R, stride, rows), x_row = stride * run.x_row;
+/* Tiles of one shape down `rows` rows whose input is shared. */
+static void FC(row_column)(ptrdiff_t R, ptrdiff_t stride, fc_row_shape shape, FC(row_run) run, ptrdiff_t rows) {
+    const ptrdiff_t x_row = stride * run.x_row;
     const real *const x = run.x, *const bias = run.bias;
     real *const y = run.y;
-    for (ptrdiff_t i = 0; i < rows; i += size) {
+    const int sizes = depthwise_sizes(R, stride, shape);
+    const ptrdiff_t most = shape == FC_ONE_VECTOR ? 8 : shape == FC_TWO_VECTORS ? 5 : 10;
+    ptrdiff_t tiles = fc_ceil_div(rows, most);
+    for (ptrdiff_t i = 0, size; i < rows; i += size, tiles -= tiles > 1) {
+        size = depthwise_tile_rows(sizes, rows - i, tiles, rows);
         const ptrdiff_t row = fc_min(i, rows - size);
         run.x = x + row * x_row;
         run.y = y + row * run.y_row;
         run.bias = bias ? bias + row * run.bias_row : NULL;
-        FC(run_row_tile)(R, stride, size, &run);
+        FC(run_row_tile)(R, stride, shape, size, &run);
     }
+}
+
+/* The same over all columns: two vectors at a time where that is faster, and a last one if their number is odd. */
+static void FC(row_block)(ptrdiff_t R, ptrdiff_t stride, FC(row_run) run, ptrdiff_t rows) {
+    const ptrdiff_t vectors = fc_ceil_div(run.cols, LANES), odd = vectors % 2;
+    if (stride == 1 && R >= 5 && rows >= 4 && run.cols >= 2 * LANES) {
+        FC(row_run) pairs = run;
+        pairs.cols = odd ? (vectors - 1) * LANES : run.cols;
+        FC(row_column)(R, stride, FC_TWO_VECTORS, pairs, rows);
+        if (!odd)
+            return;
+        const ptrdiff_t last = run.cols - LANES;
+        run.cols = LANES;
+        run.x += last;
+        run.y += last;
+        if (run.bias && run.bias_row)
+            run.bias += last;
+    }
+    FC(row_column)(R, stride, stride == 1 && R == 3 && run.taps == 3 ? FC_THREE_BY_THREE : FC_ONE_VECTOR, run, rows);
 }
 
 static void FC(depthwise_item)(void *context, ptrdiff_t i, int number) {
@@ -356,6 +454,12 @@ static void FC(depthwise_item)(void *context, ptrdiff_t i, int number) {
     const ptrdiff_t i0 = i % d->blocks_h * d->block_rows, rows = fc_min(d->block_rows, s->rows - i0);
     const ptrdiff_t plane = i / d->blocks_h, channel = plane % d->g.groups, R = d->g.R;
     FC(pack_box)(s, d->from + plane * d->sources * s->src_channel, i0 * d->stride, j0, FC(packed_rows)(d, rows), box);
+    if (d->far) {
+        const ptrdiff_t below = rows * d->stride * s->W;
+        const real *next = d->from + plane * s->src_channel + i0 * d->stride * s->W + below;
+        for (ptrdiff_t at = 0; at < below; at += FC_LINE / (ptrdiff_t)sizeof(real))
+            __builtin_prefetch(next + at, 0, 3);
+    }
     const real *bias = d->call->bias;
     for (ptrdiff_t o = 0; o < d->outputs; o++) {
         const ptrdiff_t k = channel * d->outputs + o;
@@ -379,6 +483,7 @@ static void FC(depthwise_item)(void *context, ptrdiff_t i, int number) {
     }
 }
 
+#include "depthwise_plane.h"
 #include "depthwise_strided.h"
 
 /* ---- run */
@@ -389,6 +494,8 @@ static size_t FC(depthwise_bytes)(const fc_geometry *g, fc_operation operation, 
         return FC(depthwise_row_bytes)(g, operation, threads);
     if (operation == FC_BACKWARD_INPUT && g->stride_h == 2)
         return FC(depthwise_strided_bytes)(g, threads);
+    if (operation == FC_BACKWARD_INPUT && FC(depthwise_in_place)(g, operation)) /* forward may have to pack */
+        return FC(depthwise_plane_bytes)(g);
     const FC(depthwise) d = FC(plan_depthwise)(g, operation, threads);
     return d.column_bytes + d.weights_bytes + (size_t)threads * d.box_bytes;
 }
@@ -419,6 +526,10 @@ static void FC(depthwise_forward)(const fc_call *call) {
         FC(depthwise_row_run)(call, FC_FORWARD, threads);
         return;
     }
+    if (FC(depthwise_in_place)(&call->geometry, FC_FORWARD) && FC(all_finite)(call->w, call->geometry.K * 9)) {
+        FC(depthwise_plane_run)(call, FC_FORWARD, threads);
+        return;
+    }
     FC(depthwise) d = FC(begin_depthwise)(call, FC_FORWARD, threads);
     d.from = call->x;
     d.to = call->y;
@@ -434,6 +545,10 @@ static void FC(depthwise_backward_input)(const fc_call *call) {
     }
     if (call->geometry.stride_h == 2) {
         FC(depthwise_strided_run)(call, threads);
+        return;
+    }
+    if (FC(depthwise_in_place)(&call->geometry, FC_BACKWARD_INPUT)) {
+        FC(depthwise_plane_run)(call, FC_BACKWARD_INPUT, threads);
         return;
     }
     FC(depthwise) d = FC(begin_depthwise)(call, FC_BACKWARD_INPUT, threads);
