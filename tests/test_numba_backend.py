@@ -105,7 +105,7 @@ def test_without_a_cache_it_works_and_says_so_once(run_python: Any) -> None:
 
 def random_geometries(count: int) -> list[Geometry]:
     draw = random.Random(2)
-    found = []
+    found: list[Geometry] = []
     while len(found) < count:
         axes, groups = draw.choice([1, 2]), draw.choice([1, 1, 2, 3, 8])
         size = [draw.choice([1, 5, 9, 28, 70, 300]) for _ in range(axes)]

@@ -57,7 +57,8 @@ def _row_body(rows: int, cols: int, emit: Emit, args: Sequence[Any]) -> None:
     for _ in range(rows - 1):
         row_of.append(builder.add(row_of[-1], weight_stride))
         start_of.append(builder.add(start_of[-1], bias_step))
-    starts = [emit.variables(1, lambda _, place=place: emit.broadcast(place))[0] for place in start_of]
+    firsts = [emit.broadcast(place) for place in start_of]
+    starts = emit.variables(rows, lambda number: firsts[number])
     sums = emit.variables(rows * cols)
     step = cols * emit.lanes
     blocks = builder.sdiv(emit.plus(width, step - 1), emit.const(step))
