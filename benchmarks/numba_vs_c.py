@@ -158,8 +158,8 @@ def _of_functions(*functions: Any) -> int:
 
 def _of_numba_backend() -> int:
     folder = Path(fc.__file__).parent / "backends" / "numba"
-    texts = [(folder / f"{name}.py").read_text(encoding="utf-8") for name in ("vector", "kernels", "plan")]
-    return sum(map(_code_lines, texts))
+    names = ("vector", "kernels", "row_blocks", "plan")
+    return sum(_code_lines((folder / f"{name}.py").read_text(encoding="utf-8")) for name in names)
 
 
 _TERMS = Terms("NCL / NCHW", "an argument", "fresh")
@@ -170,7 +170,7 @@ WAYS: tuple[tuple[str, str, Callable[..., Prepared], int], ...] = (
      _of_functions(four_rows, row_accumulator)),
     ("intrinsic", "vector intrinsic (numba backend)", lambda *a: _backend("numba", *a), _of_numba_backend()),
     ("c", "C SIMD (cython backend)", lambda *a: _backend("cython", *a),
-     sum(map(_c_lines, ("simd.h", "stencil.h", "tile.h", "pack.h", "direct.h", "direct_weight.h")))),
+     sum(map(_c_lines, ("simd.h", "stencil.h", "tile.h", "pack.h", "direct.h", "direct_row.h", "direct_weight.h")))),
 )  # fmt: skip
 
 TEXT = """# Numba beside C
