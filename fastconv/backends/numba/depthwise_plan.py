@@ -21,7 +21,7 @@ ROW_ENDS = 512  # outputs near a row's end that are computed at a time
 ROW_SPAN = 1024  # backward_weight: outputs to a span
 ROW_TAPS = 6  # backward_weight: in registers, two sums each
 ROW_MOST_TAPS = 32  # backward_weight: above, register blocks of several taps and vectors load less
-WORTH_THREADS = 1_000_000  # multiply-adds
+WORTH_THREADS = 600_000  # multiply-adds, as in C
 _BYTES = 16 << 10  # a packed block: half of level 1
 _COLUMNS = 1024  # most columns of a block
 
