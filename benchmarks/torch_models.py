@@ -353,6 +353,8 @@ def measure(name: str, threads: list[int], seconds: float, all_layers: bool, mem
     rows = []
     for count in threads:
         torch.set_num_threads(count)
+        if count != threads[0]:  # other layers may win on other numbers of threads
+            eager, converted, swapped, total = sides(name, MODELS[name].shape, all_layers)
         best, ratios, rounds = race([eager.run, converted.run], seconds)
         row = {"model": name, "about": MODELS[name].about, "threads": count, "swapped": swapped, "convolutions": total}
         row |= {"eager": best[0], "converted": best[1], "ratio": ratios[1], "rounds": rounds}
