@@ -7,9 +7,14 @@
 Both sides start from the same weights. Each round runs one step (forward, loss, backward) on either side, a different
 one first each time, and gives one ratio; the median of them is reported, so that a slow moment of the machine hits
 both. On one thread it is CPU time that is read, which other processes do not count in; on more, the time passed.
-Before anything is timed, losses and gradients are compared: the loss relatively, the gradients relative to the largest
-of the whole model; PyTorch's own difference from float64 stands beside it, since normalising a batch of two images
-makes much of any rounding. Memory is what the first step of a new process adds to it at its peak (Linux alone).
+A third contender is the eager model with convolutions that cost nothing (they give what they gave the first time): its
+ratio is what no convolution can surpass. Memory is what the first step of a new process adds to it at its peak (Linux
+alone).
+
+Before anything is timed, losses and gradients are compared: the loss relatively, between the two; the gradients of
+either with those of the same model in float64, relative to the largest of the whole model. A value within rounding of
+zero may pass a ReLU on one side and not on the other, and a gradient then differs by much more than rounding. So these
+values are counted, and the gradients compared once more with every ReLU held to the side that float64 takes.
 
 ``--layers`` times single layers instead, those of the suite, and prints the means by kind that
 fastconv.torch.conversion.GAINS holds. ``--publish`` puts the table into benchmarks/README.md.
@@ -20,6 +25,7 @@ from __future__ import annotations
 import argparse
 import collections
 import copy
+import functools
 import json
 import math
 import platform
@@ -35,6 +41,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import fastconv as fc
 import fastconv.torch as ft
@@ -276,20 +283,93 @@ def sides(name: str, shape: tuple[int, ...], all_layers: bool) -> tuple[Side, Si
     return Side(eager, x, entry.steps), Side(converted, x, entry.steps), swapped, total
 
 
-def differences(eager: Side, converted: Side) -> tuple[float, float]:
-    """Of the loss, relative; of the gradients, the largest, relative to the largest gradient of the whole model.
+class Sides(TorchFunctionMode):
+    """Notes on which side of its bends each value lies that goes into a ReLU or ReLU6; holds it to `given` sides."""
 
-    (Not of each parameter: a bias before a batch norm has no gradient but rounding.)
+    def __init__(self, given: list[Tensor] | None = None) -> None:
+        super().__init__()
+        self.given, self.found = given, list[Tensor]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in (F.relu, F.hardtanh):
+            return func(*args, **(kwargs or {}))
+        x, top = args[0], kwargs["max_val"] if func is F.hardtanh else math.inf
+        self.found.append((x > 0).to(torch.int8) + (x >= top))
+        if self.given is None:
+            return func(*args, **(kwargs or {}))
+        side = self.given[len(self.found) - 1]
+        return torch.where(side == 1, x, torch.where(side == 2, top, 0.0).to(x.dtype))
+
+    def differing(self, other: Sides) -> int:
+        return sum(int((a != b).sum()) for a, b in zip(self.found, other.found))
+
+
+def differences(eager: Side, converted: Side) -> dict[str, Any]:
+    """How the two differ from each other (the loss) and from float64 (gradients); pairs are PyTorch's and ours.
+
+    "loss": relative. "gradient": the largest difference relative to the largest gradient of the whole model. (Not of
+    each parameter: a bias before a batch norm has no gradient but rounding.) "flips": values on another side of a ReLU.
+    "held": as "gradient", with all on float64's side.
     """
-    (loss, expected), (other, found) = eager.gradients(), converted.gradients()
+    with Sides() as truth:
+        _, expected = in_float64(eager).gradients()
     largest = max(float(g.abs().max()) for g in expected.values())
-    worst = max(float((found[name] - g).abs().max()) for name, g in expected.items())
-    return abs(other - loss) / abs(loss), worst / largest
+
+    def error(side: Side, mode: Sides) -> tuple[float, float]:
+        with mode:
+            loss, found = side.gradients()
+        return loss, max(float((found[name] - g).abs().max()) for name, g in expected.items()) / largest
+
+    modes = [Sides(), Sides()]
+    (loss, theirs), (other, ours) = (error(side, mode) for side, mode in zip((eager, converted), modes))
+    return {
+        "loss": abs(other - loss) / abs(loss),
+        "gradient": (theirs, ours),
+        "flips": tuple(mode.differing(truth) for mode in modes),
+        "held": tuple(error(side, Sides(truth.found))[1] for side in (eager, converted)),
+    }
 
 
 def in_float64(side: Side) -> Side:
     """The same in double precision."""
     return Side(copy.deepcopy(side.model).double(), side.x.double(), side.steps)
+
+
+class _Remembered(torch.autograd.Function):
+    """A convolution that gives what it gave the first time."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, layer: Any, memory: dict[str, Any]) -> Tensor:
+        if "y" not in memory:
+            memory["y"] = type(layer)._conv_forward(layer, x, w, bias).detach()
+            ctx.save_for_backward(x, w)
+        ctx.layer, ctx.memory, ctx.with_bias = layer, memory, bias is not None
+        return memory["y"].detach()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        if "gradients" not in ctx.memory:
+            layer = ctx.layer
+            steps = (layer.stride, layer.padding, layer.dilation, False, (0,) * len(layer.stride), layer.groups)
+            needed = (ctx.needs_input_grad[0], True, ctx.with_bias)
+            sizes = [layer.out_channels] if ctx.with_bias else None
+            ctx.memory["gradients"] = torch.ops.aten.convolution_backward(
+                grad, *ctx.saved_tensors, sizes, *steps, needed
+            )
+        return (*ctx.memory["gradients"], None, None)
+
+
+def _remembered(layer: Any, memory: dict[str, Any], x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+    return _Remembered.apply(x, w, bias, layer, memory)
+
+
+def without_convolutions(side: Side) -> Side:
+    """The same model, with convolutions that cost nothing from the second step on."""
+    model = copy.deepcopy(side.model)
+    for layer in model.modules():
+        if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
+            layer._conv_forward = functools.partial(_remembered, layer, {})
+    return Side(model, side.x, side.steps)
 
 
 def race(runs: list[Callable[[], None]], seconds: float, least: int = 3) -> tuple[list[float], list[float], int]:
@@ -347,37 +427,51 @@ def measure(name: str, threads: list[int], seconds: float, all_layers: bool, mem
     """One row for each number of threads."""
     torch.set_num_threads(threads[0])
     eager, converted, swapped, total = sides(name, MODELS[name].shape, all_layers)
-    loss, gradient = differences(eager, converted)
-    _, rounding = differences(in_float64(eager), eager)
+    accuracy = differences(eager, converted)
     peak: list[int | None] = [*peaks(name, all_layers)] if memory and sys.platform == "linux" else [None, None]
     rows = []
     for count in threads:
         torch.set_num_threads(count)
         if count != threads[0]:  # other layers may win on other numbers of threads
             eager, converted, swapped, total = sides(name, MODELS[name].shape, all_layers)
-        best, ratios, rounds = race([eager.run, converted.run], seconds)
+        best, ratios, rounds = race([eager.run, converted.run, without_convolutions(eager).run], seconds)
         row = {"model": name, "about": MODELS[name].about, "threads": count, "swapped": swapped, "convolutions": total}
-        row |= {"eager": best[0], "converted": best[1], "ratio": ratios[1], "rounds": rounds}
-        row |= {"peak_eager": peak[0], "peak_converted": peak[1], "loss": loss, "gradient": gradient}
-        row["rounding"] = rounding
+        row |= {"eager": best[0], "converted": best[1], "ratio": ratios[1], "bound": ratios[2]}
+        row |= {"rounds": rounds, "peak_eager": peak[0], "peak_converted": peak[1], **accuracy}
         rows.append(row)
         print(line(row), flush=True)
     return rows
 
 
 HEADER = (
-    "| model | swapped | threads | eager | converted | ratio | memory eager | converted "
-    "| loss | gradients | PyTorch's rounding |\n"
-    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    "| model | swapped | threads | eager | converted | ratio | if convolutions cost nothing "
+    "| memory eager | converted | loss |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+)
+
+ACCURACY_HEADER = (
+    "| model | gradients, PyTorch | converted | values that pass another side of a ReLU, PyTorch | converted "
+    "| gradients with ReLUs held, PyTorch | converted |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
 )
 
 
 def line(row: dict[str, Any]) -> str:
     memory = ["-" if row[k] is None else f"{row[k] / 1e6:.0f} MB" for k in ("peak_eager", "peak_converted")]
     cells = [row["about"], f"{row['swapped']} of {row['convolutions']}", str(row["threads"])]
-    cells += [f"{1e3 * row['eager']:.1f} ms", f"{1e3 * row['converted']:.1f} ms", f"{row['ratio']:.2f}", *memory]
-    cells += [f"{row[k]:.1e}" for k in ("loss", "gradient", "rounding")]
+    cells += [f"{1e3 * row['eager']:.1f} ms", f"{1e3 * row['converted']:.1f} ms"]
+    cells += [f"{row['ratio']:.2f}", f"{row['bound']:.2f}", *memory, f"{row['loss']:.1e}"]
     return "| " + " | ".join(cells) + " |"
+
+
+def accuracy_line(row: dict[str, Any]) -> str:
+    cells = [row["about"], *(f"{e:.1e}" for e in row["gradient"]), *map(str, row["flips"])]
+    return "| " + " | ".join([*cells, *(f"{e:.1e}" for e in row["held"])]) + " |"
+
+
+def accuracy_table(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for each model: accuracy is looked at on the first number of threads alone."""
+    return [ACCURACY_HEADER, *dict.fromkeys(map(accuracy_line, rows))]
 
 
 def machine() -> dict[str, Any]:
@@ -394,7 +488,7 @@ def publish(rows: list[dict[str, Any]], took: float) -> None:
     page = Path(__file__).with_name("README.md")
     config = fc.show_config("dicts") or {}
     head = f"PyTorch {torch.__version__}, {config.get('ISA in use')}; {took:.0f} s in all.\n"
-    text = "\n".join([MARKS[0], head, HEADER, *map(line, rows), MARKS[1]])
+    text = "\n".join([MARKS[0], head, HEADER, *map(line, rows), "", *accuracy_table(rows), MARKS[1]])
     pattern = re.escape(MARKS[0]) + ".*" + re.escape(MARKS[1])
     page.write_text(
         re.sub(pattern, lambda _: text, page.read_text(encoding="utf-8"), flags=re.DOTALL), encoding="utf-8"
@@ -464,6 +558,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.models.split(","):
         rows += measure(name, threads, options.seconds, options.all, not options.no_memory)
     took = time.perf_counter() - start
+    print("", *accuracy_table(rows), sep="\n")
     if options.json:
         options.json.write_text(json.dumps({**machine(), "seconds": took, "results": rows}, indent=1), encoding="utf-8")
     if options.publish:

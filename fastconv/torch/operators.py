@@ -147,6 +147,8 @@ def _gradients(
 ) -> list[Tensor | None]:
     """Those by both factors and by the bias; `factors` holds what they need of the two."""
     found: list[Tensor | None] = [None, None, None]
+    if needed[0] and needed[1]:
+        grad = grad.contiguous()  # a channels-last or expanded one is copied once for both kernels
     for i, wanted in enumerate(operator.factors):
         if needed[i]:
             other = 1 - i

@@ -193,6 +193,24 @@ def test_layouts(make: str) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("make", ["channels_last", "expanded"])
+def test_a_gradient_in_another_order_is_copied_once(make: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[int] = []
+    real = operators._array
+    monkeypatch.setattr(operators, "_array", lambda tensor: handed.append(tensor.data_ptr()) or real(tensor))
+    (x, w, b), _ = layer(2, "plain", torch.float32)
+    y = ft.conv2d(x, w, b)
+    grad = torch.randn(y.shape).contiguous(memory_format=torch.channels_last)
+    if make == "expanded":
+        grad = grad[:, :1, :1, :1].expand(y.shape)
+    handed.clear()
+    found = torch.autograd.grad(y, (x, w, b), grad)
+    of_input, of_weight = handed[1], handed[3]  # each operator takes its factor, then this
+    assert of_input == of_weight != grad.data_ptr()
+    for ours, theirs in zip(found, torch.autograd.grad(torch.conv2d(x, w, b), (x, w, b), grad)):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_negated_views(axes: int) -> None:
     """Tensors with the lazy minus sign, which views of complex numbers have."""
     (x, w, b), _ = layer(axes, "plain")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import fastconv.torch as ft
 
@@ -31,9 +33,38 @@ def test_a_converted_model_computes_the_same(benchmark_file: Any, name: str) -> 
     assert swapped == total == sum(isinstance(m, (ft.Conv1d, ft.Conv2d)) for m in converted.model.modules())
     for side in (eager, converted):  # float64: batch norms over a few positions leave float32 only some digits
         side.model, side.x = side.model.double(), side.x.double()
-    loss, gradient = benchmark_file.differences(eager, converted)
-    assert loss < 1e-10
-    assert gradient < 1e-8
+    found = benchmark_file.differences(eager, converted)
+    assert found["loss"] < 1e-10
+    assert max(found["gradient"]) < 1e-8
+
+
+def test_values_that_pass_another_side_of_a_relu(benchmark_file: Any) -> None:
+    model = nn.Sequential(nn.ReLU6(), nn.ReLU())
+    with benchmark_file.Sides() as right:
+        model(torch.tensor([-1.0, 0.5, 7.0, 2.0]))
+    near = torch.tensor([1e-3, 0.5, 5.0, 3.0], requires_grad=True)
+    with benchmark_file.Sides() as other:
+        model(near)
+    assert other.differing(right) == 3  # the first in both layers, the third in one
+    with benchmark_file.Sides(right.found):
+        y = model(near)
+    y.sum().backward()
+    assert y.tolist() == [0, 0.5, 6, 3]
+    assert near.grad.tolist() == [0, 1, 0, 1]
+
+
+def test_convolutions_that_cost_nothing(benchmark_file: Any) -> None:
+    """The first step is the model's own; the next has its convolutions' results of then."""
+    entry = benchmark_file.MODELS["convtasnet"]
+    torch.manual_seed(0)
+    eager = benchmark_file.Side(entry.build(), torch.randn(entry.tiny), 1)
+    free = benchmark_file.without_convolutions(eager)
+    (loss, expected), (same, found) = eager.gradients(), free.gradients()
+    assert loss == same
+    for gradient, other in zip(expected.values(), found.values()):
+        torch.testing.assert_close(gradient, other)
+    free.x = torch.randn(entry.tiny)
+    assert free.gradients()[0] == loss
 
 
 def test_every_model_is_tested(benchmark_file: Any) -> None:
