@@ -1,5 +1,5 @@
 /* winograd: forward and backward_input with fewer multiplications, at stride 1 of 3x3 and 5x5 kernels and of rows of 2
- * to 7 taps, at stride 2 of 3x3 kernels and rows of 3 taps.
+ * to 7 taps, at stride 2 of 3x3 kernels and rows of 3 taps. backward_weight: winograd_weight.h.
  *
  * A tile of 4x4 outputs comes from 6x6 inputs d and the 3x3 weights g as  A^T [(G g G^T) * (B^T d B)] A  (Winograd
  * 1980, Lavin and Gray 2015, https://arxiv.org/abs/1509.09308), the product taken element by element and summed over

@@ -331,4 +331,29 @@ static const char *winograd_unwise_backward_input(const fc_geometry *g, int thre
     return winograd_unwise(g, FC_BACKWARD_INPUT);
 }
 
+/* Channels of an operand whose transform takes as long: of those that do not fill a vector, one number is moved at a
+ * time. */
+static inline double fc_winograd_transformed(ptrdiff_t channels) {
+    const ptrdiff_t lanes = FC_VECTOR_BYTES / 4;
+    return (double)(channels / lanes * lanes + (channels % lanes ? 3 * lanes : 0));
+}
+
+/* Times are in multiply-adds of a vector for each pair of channels, fitted to 190 layers on AVX2: the products, 16 for
+ * each sum that is taken back to a weight, 10 for each number that is transformed. gemm reaches nine tenths of the
+ * peak. At stride 2 a plane's transforms spill registers. */
+static const char *winograd_unwise_backward_weight(const fc_geometry *g, int threads) {
+    (void)threads;
+    const fc_winograd p = fc_winograd_problem(g, FC_FORWARD);
+    if (p.in < 8 || p.out < 8)
+        return "too few channels a group: the transforms cost more than the products save";
+    const double products = (double)p.images * (double)(p.h.tiles * p.w.tiles) * (double)p.points;
+    const double moved = fc_winograd_transformed(p.in) + fc_winograd_transformed(p.out);
+    const double own = products * ((p.points == 81 ? 1.25 : 1.1) + 10 * moved / ((double)p.in * (double)p.out)) +
+                       16 * (double)p.weights;
+    const double direct = (double)p.images * (double)(p.h.to * p.w.to) * (double)(p.h.taps * p.w.taps);
+    if (1.05 * own > 1.15 * direct)
+        return "too few tiles or channels: the transforms cost more than the products save";
+    return NULL;
+}
+
 #endif

@@ -121,6 +121,30 @@ FC_INLINE void FC(winograd_outputs)(const int points, const int outputs, const v
             y[second + j] = m[first + j];
 }
 
+/* t = A y of one phase, with the divisors */
+FC_INLINE void FC(winograd_spread_phase)(const int points, const int outputs, const vec *y, vec *t) {
+    t[0] = y[0];
+    if (points % 2 == 0)
+        t[points - 1] = y[outputs - 1];
+    FC_UNROLL for (int pair = 0; pair < (points - 1) / 2; pair++) {
+        vec even = {0}, odd = {0};
+        FC_UNROLL for (int j = 0; j < outputs; j += 2) even += FC(winograd_divided)(points, pair, j) * y[j];
+        FC_UNROLL for (int j = 1; j < outputs; j += 2) odd += FC(winograd_divided)(points, pair, j) * y[j];
+        t[1 + 2 * pair] = even + odd;
+        t[2 + 2 * pair] = even - odd;
+    }
+}
+
+/* t = A y: what the gradients of a tile's outputs are in its points, where phases are added. */
+FC_INLINE void FC(winograd_spread)(const int points, const int outputs, const vec *y, vec *t) {
+    const int first = (int)fc_first_phase(points);
+    if (points == 1)
+        t[0] = y[0];
+    else
+        FC(winograd_spread_phase)(first, outputs, y, t);
+    FC_UNROLL for (int i = first; i < points; i++) t[i] = y[i - first];
+}
+
 /* Where output j of a tile lies, counted from its first. */
 FC_INLINE ptrdiff_t FC(winograd_place)(const int points, const int outputs, const fc_winograd_axis *a, const int j) {
     const int phase = points - (int)fc_first_phase(points);
@@ -138,6 +162,19 @@ FC_INLINE void FC(winograd_line)(const int points, const fc_winograd_axis *a, co
         apart *= a->apart;
     FC_UNROLL for (int i = 0; i < first; i++) line[i] = FC(load)(at + i * apart);
     FC_UNROLL for (int i = first; i < points; i++) line[i] = FC(load)(second + (i - first) * apart);
+}
+
+/* A tile's inputs to its points, or the gradients of its outputs: `outputs` of them, else 0. */
+FC_INLINE void FC(winograd_points)(const int points, const int outputs, const fc_winograd_axis *a, const real *at,
+                                   ptrdiff_t apart, vec *t) {
+    vec line[FC_WINOGRAD_LINE];
+    if (outputs) {
+        FC_UNROLL for (int i = 0; i < outputs; i++) line[i] = FC(load)(at + i * apart);
+        FC(winograd_spread)(points, outputs, line, t);
+    } else {
+        FC(winograd_line)(points, a, at, apart, line);
+        FC(winograd_inputs)(points, line, t);
+    }
 }
 
 /* turn() where only some rows or columns are there, to vectors `apart` from each other in memory; of the others, rows
@@ -175,9 +212,9 @@ static void FC(winograd_row)(const fc_winograd *p, const real *row, ptrdiff_t le
 
 /* One chunk of channels of a segment, the first at `from`, to the v of that chunk. Some tiles of a row at a time, so
  * that what is half done, columns[column][points of h], stays in level 1. */
-FC_INLINE void FC(winograd_transform_by)(const int points_h, const int points_w, const fc_winograd *p,
-                                         const fc_segment *s, const real *from, ptrdiff_t channels, real *columns,
-                                         real *v) {
+FC_INLINE void FC(winograd_transform_by)(const int points_h, const int points_w, const int out_h, const int out_w,
+                                         const fc_winograd *p, const fc_segment *s, const real *from,
+                                         ptrdiff_t channels, real *columns, real *v) {
     const fc_winograd_axis *h = &p->h, *w = &p->w;
     const ptrdiff_t v_rows = p->chunks * p->v_chunk;
     v += s->first / p->rows * v_rows;
@@ -193,18 +230,16 @@ FC_INLINE void FC(winograd_transform_by)(const int points_h, const int points_w,
             }
             if (points_h > 1)
                 for (real *at = columns; at < columns + count * points_h * LANES; at += points_h * LANES) {
-                    vec line[FC_WINOGRAD_LINE], t[FC_WINOGRAD_LINE];
-                    FC(winograd_line)(points_h, h, at, LANES, line);
-                    FC(winograd_inputs)(points_h, line, t);
+                    vec t[FC_WINOGRAD_LINE];
+                    FC(winograd_points)(points_h, out_h, h, at, LANES, t);
                     FC_UNROLL for (int i = 0; i < points_h; i++) FC(store)(at + i * LANES, t[i]);
                 }
             for (ptrdiff_t tw = 0; tw < tiles; tw++) {
                 const real *at = columns + fc_tile_source(w, tw) * points_h * LANES;
                 real *to = v + tile * LANES;
                 for (int i = 0; i < points_h; i++, at += LANES) {
-                    vec line[FC_WINOGRAD_LINE], t[FC_WINOGRAD_LINE];
-                    FC(winograd_line)(points_w, w, at, w->step * points_h * LANES, line);
-                    FC(winograd_inputs)(points_w, line, t);
+                    vec t[FC_WINOGRAD_LINE];
+                    FC(winograd_points)(points_w, out_w, w, at, w->step * points_h * LANES, t);
                     FC_UNROLL for (int j = 0; j < points_w; j++, to += p->v_point) FC(store)(to, t[j]);
                 }
                 if (++tile == p->rows) {
@@ -218,11 +253,33 @@ FC_INLINE void FC(winograd_transform_by)(const int points_h, const int points_w,
 static void FC(winograd_transform)(const fc_winograd *p, const fc_segment *s, const real *from, ptrdiff_t channels,
                                    real *columns, real *v) {
     switch (p->points) {
-    case 8: FC(winograd_transform_by)(1, 8, p, s, from, channels, columns, v); break;
-    case 15: FC(winograd_transform_by)(1, 15, p, s, from, channels, columns, v); break;
-    case 36: FC(winograd_transform_by)(6, 6, p, s, from, channels, columns, v); break;
-    case 81: FC(winograd_transform_by)(9, 9, p, s, from, channels, columns, v); break;
+    case 8: FC(winograd_transform_by)(1, 8, 0, 0, p, s, from, channels, columns, v); break;
+    case 15: FC(winograd_transform_by)(1, 15, 0, 0, p, s, from, channels, columns, v); break;
+    case 36: FC(winograd_transform_by)(6, 6, 0, 0, p, s, from, channels, columns, v); break;
+    case 81: FC(winograd_transform_by)(9, 9, 0, 0, p, s, from, channels, columns, v); break;
     }
+}
+
+/* The same of gradients of outputs. */
+static void FC(winograd_transform_gradients)(const fc_winograd *p, const fc_segment *s, const real *from,
+                                             ptrdiff_t channels, real *columns, real *u) {
+    if (p->points == 81)
+        FC(winograd_transform_by)(9, 9, 4, 4, p, s, from, channels, columns, u);
+    else if (p->points == 15)
+        FC(winograd_transform_by)(1, 15, 1, 7, p, s, from, channels, columns, u);
+    else if (p->h.taps == 1)
+        switch (p->w.outputs) {
+        case 2: FC(winograd_transform_by)(1, 8, 1, 2, p, s, from, channels, columns, u); break;
+        case 3: FC(winograd_transform_by)(1, 8, 1, 3, p, s, from, channels, columns, u); break;
+        case 4: FC(winograd_transform_by)(1, 8, 1, 4, p, s, from, channels, columns, u); break;
+        case 5: FC(winograd_transform_by)(1, 8, 1, 5, p, s, from, channels, columns, u); break;
+        case 6: FC(winograd_transform_by)(1, 8, 1, 6, p, s, from, channels, columns, u); break;
+        case 7: FC(winograd_transform_by)(1, 8, 1, 7, p, s, from, channels, columns, u); break;
+        }
+    else if (p->w.outputs == 4)
+        FC(winograd_transform_by)(6, 6, 4, 4, p, s, from, channels, columns, u);
+    else
+        FC(winograd_transform_by)(6, 6, 2, 2, p, s, from, channels, columns, u);
 }
 
 /* ---- weights to u */

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from kernel_sets import FAST_KERNELS, Kernels
 
+import fastconv as fc
 from fastconv.backends import load, usable
 from fastconv.geometry import Geometry, conv_geometry
 
@@ -89,7 +90,7 @@ def test_stride_2_on_odd_sizes_and_paddings(fast_kernels: Kernels, threads: int,
         bias = rng.standard_normal(g.K if number % 2 else (g.K, g.P, g.Q)).astype(dtype)
         if 1 in (g.P, g.Q) and axes == 2 and kernel == (3, 3):  # one output of an axis: its stride counts as 1
             continue
-        for operation, at in (("forward", 2), ("backward_input", 0)):
+        for operation, at in (("forward", 2), ("backward_input", 0), ("backward_weight", 1)):
             arrays = [rng.standard_normal(shape).astype(dtype) for shape in (g.x_shape, g.w_shape, g.y_shape)]
             arrays[at][:] = np.nan
             added = bias if operation == "forward" else None
@@ -111,3 +112,63 @@ def test_what_is_not_finite_stays_where_it_belongs(fast_kernels: Kernels, bad: f
     touched = np.zeros((20, 20), bool)
     touched[9:12, 9:12] = not np.isfinite(bad)
     assert (np.isfinite(y[0]) == ~touched).all()
+
+
+# axes, N, C, size, K, kernel, arguments; channels that fill no vector. The first four have tiles of several blocks.
+WEIGHTS: list[tuple[int, int, int, tuple[int, ...], int, Any, dict[str, Any]]] = [
+    (2, 3, 20, (61, 58), 42, 3, {"padding": 1, "groups": 2}),
+    (2, 1, 9, (101, 95), 25, 3, {"padding": (1, 0)}),
+    (2, 1, 8, (47, 131), 8, 3, {"padding": 3, "dilation": (3, 2)}),
+    (1, 1, 11, (4001,), 17, 3, {"padding": 5, "dilation": 5}),
+    (2, 2, 9, (11, 13), 17, 5, {"padding": 2}),
+    (2, 2, 8, (5, 30), 9, (1, 4), {"padding": (1, 2)}),
+    *((1, 2, 9, (83,), 10, k, {"padding": k // 2}) for k in (2, 3, 4, 5, 6, 7)),
+    (1, 1, 100, (50,), 30, 3, {}),
+]
+
+
+@pytest.mark.skipif("cython" not in usable(), reason="the extension was not built: no other backend has weights")
+@pytest.mark.parametrize("fast_kernels", CYTHON, ids=str, indirect=True)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradient_of_weights(fast_kernels: Kernels, threads: int, dtype: str) -> None:
+    algorithm, direct = winograd(fast_kernels.backend), load("reference").ALGORITHMS[0]
+    for axes, n, c, size, k, kernel, arguments in WEIGHTS:
+        taps = (kernel,) * axes if isinstance(kernel, int) else kernel
+        g, _ = conv_geometry(axes, (n, c, *size), (k, c // arguments.get("groups", 1), *taps), **arguments)
+        rng = np.random.default_rng(n)
+        x, y = (rng.standard_normal(shape).astype(dtype) for shape in (g.x_shape, g.y_shape))
+        w, right = np.full(g.w_shape, np.nan, dtype), np.zeros(g.w_shape)
+        assert algorithm.unsupported("backward_weight", g, w.dtype) is None
+        algorithm.run("backward_weight", g, x, w, y, None, threads, False)
+        direct.run("backward_weight", g, x.astype(np.float64), right, y.astype(np.float64), None, 1, False)
+        error = np.abs(w - right).max() / np.abs(right).max()
+        assert error <= (5e-6 if dtype == "float32" else 1e-14), g
+
+
+@pytest.mark.skipif("cython" not in usable(), reason="the extension was not built: no other backend has weights")
+@pytest.mark.parametrize("fast_kernels", CYTHON, ids=str, indirect=True)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])
+def test_weights_that_are_not_finite_stay_where_they_belong(fast_kernels: Kernels, bad: float) -> None:
+    g, _ = conv_geometry(2, (1, 8, 20, 20), (8, 8, 3, 3), padding=1)
+    rng = np.random.default_rng(3)
+    x, w, y = (rng.standard_normal(shape).astype(np.float32) for shape in (g.x_shape, g.w_shape, g.y_shape))
+    x[0, 3, 0, 0] = bad  # meets an output under four of the nine taps
+    y *= 0.01
+    winograd(fast_kernels.backend).run("backward_weight", g, x, w, y, None, 1, False)
+    touched = np.zeros((8, 3, 3), bool)
+    touched[3, :2, :2] = not np.isfinite(bad)
+    assert (np.isfinite(w) == ~touched).all()
+
+
+@pytest.mark.skipif("cython" not in usable(), reason="the extension was not built: no other backend has weights")
+def test_weights_are_taken_where_tiles_are_many_and_never_when_strict() -> None:
+    def chosen(channels: int, size: int) -> str:
+        shapes = (1, channels, size, size), (channels, channels, 3, 3)
+        return fc.explain(*shapes, padding=1, operation="backward_weight", backend="cython").algorithm
+
+    assert chosen(64, 56) == "winograd"
+    assert chosen(256, 14) == "winograd"
+    assert chosen(512, 7) != "winograd"
+    assert chosen(4, 56) != "winograd"
+    with fc.precision("strict"):
+        assert chosen(64, 56) != "winograd"
