@@ -103,7 +103,7 @@ class _Use(NamedTuple):
     """How a model calls a layer: the key under which its timing is kept."""
 
     shape: tuple[int, ...]
-    needs_input_grad: bool
+    needs_grad: tuple[bool, bool]  # of the input, of the weight
     weight_shape: tuple[int, ...]
     steps: tuple[Any, ...]  # stride, padding, dilation, groups
     dtype: torch.dtype
@@ -117,7 +117,8 @@ def _uses(model: nn.Module, example: Any) -> dict[str, _Use]:
         def hook(layer: Any, arguments: tuple[Tensor, ...]) -> None:
             x, w = arguments[0], layer.weight
             steps = (layer.stride, layer.padding, layer.dilation, layer.groups)
-            found[name] = _Use(tuple(x.shape), x.requires_grad, tuple(w.shape), steps, x.dtype)
+            needs_grad = (x.requires_grad, w.requires_grad) if torch.is_grad_enabled() else (False, False)
+            found[name] = _Use(tuple(x.shape), needs_grad, tuple(w.shape), steps, x.dtype)
 
         return hook
 
@@ -140,9 +141,11 @@ def _factor(use: _Use, threads: int) -> float:
     """torch's time over ours for one such call and its backward: the median over rounds in which both take turns."""
     clock = time.process_time if threads == 1 else time.perf_counter  # other processes do not count in the former
     axes = len(use.weight_shape) - 2
-    x = torch.randn(use.shape, dtype=use.dtype, requires_grad=use.needs_input_grad)
-    w = torch.randn(use.weight_shape, dtype=use.dtype, requires_grad=True)
-    inputs = (x, w) if use.needs_input_grad else (w,)
+    x, w = (
+        torch.randn(shape, dtype=use.dtype, requires_grad=needed)
+        for shape, needed in zip((use.shape, use.weight_shape), use.needs_grad)
+    )
+    inputs = [tensor for tensor in (x, w) if tensor.requires_grad]
     grad = torch.randn_like(TORCH[axes](x, w, None, *use.steps))
     ratios: list[float] = []
     end = time.perf_counter() + SECONDS
@@ -150,7 +153,9 @@ def _factor(use: _Use, threads: int) -> float:
         taken = []
         for convolve in (TORCH[axes], CONVOLUTIONS[axes]):
             start = clock()
-            torch.autograd.grad(convolve(x, w, None, *use.steps), inputs, grad)
+            y = convolve(x, w, None, *use.steps)
+            if inputs:
+                torch.autograd.grad(y, inputs, grad)
             taken.append(clock() - start)
         ratios.append(taken[0] / taken[1])
     return statistics.median(ratios[1:])  # the first call of either prepares
@@ -169,7 +174,8 @@ def convert(model: nn.Module, all: bool = False, *, example: Any = None, verbose
     all : swap every convolution, whatever is expected of it
     example : an input of the model (a tuple: its arguments), of the size that it will work on
         The model is run on it once, in eval mode, and every layer is timed, forward and backward, with as many threads
-        as torch has now. Without an example the factors are those of :data:`GAINS`, which know a layer's kind alone.
+        as torch has now; under ``torch.no_grad()`` forward alone, of frozen layers not the weight's gradient. Without
+        an example the factors are those of :data:`GAINS`, which know a layer's kind alone.
     verbose : print what was swapped and left, with the expected factors
 
     Returns

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ..geometry import pad_pairs, positive_ints
-from .operators import OPERATORS, Ints, Y, call
+from .operators import FLOATS, OPERATORS, Ints, Y, call
 
 
 def _ints(name: str, value: Any, axes: int, minimum: int = 1) -> Ints:
@@ -108,8 +108,6 @@ def conv2d(
 
 CONVOLUTIONS = {1: conv1d, 2: conv2d}
 
-_FLOATS = (torch.float32, torch.float64)
-
 
 def _ordinary(tensor: Any, dtype: torch.dtype) -> bool:
     """A tensor that the kernels can read. Subclasses with ways of their own are not ordinary; those of tracing are."""
@@ -125,7 +123,7 @@ def suits(input: Any, weight: Any, bias: Any) -> bool:
     """Whether these are for fastconv. Autocast asks for a shorter format, and empty tensors for nothing at all."""
     dtype = getattr(input, "dtype", None)
     return (
-        dtype in _FLOATS
+        dtype in FLOATS
         and _ordinary(input, dtype)
         and _ordinary(weight, dtype)
         and (bias is None or _ordinary(bias, dtype))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn import functional as F
 
 from .functions import CONVOLUTIONS, suits
@@ -22,13 +23,18 @@ class _Convolution:
     _reversed_padding_repeated_twice: Any
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not suits(input, weight, bias):
+        traced = isinstance(input, Proxy)
+        if not (traced or suits(input, weight, bias)):
             return super()._conv_forward(input, weight, bias)  # type: ignore[misc]
         padding = self.padding
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0
-        return CONVOLUTIONS[self._axes](input, weight, bias, self.stride, padding, self.dilation, self.groups)
+        convolve = CONVOLUTIONS[self._axes]
+        arguments = (input, weight, bias, self.stride, padding, self.dilation, self.groups)
+        if traced:  # by torch.fx: one node, as for torch's own module
+            return input.tracer.create_proxy("call_function", convolve, arguments, {})  # type: ignore[attr-defined]
+        return convolve(*arguments)
 
     def _get_name(self) -> str:
         return f"fastconv.torch.{type(self).__name__}"

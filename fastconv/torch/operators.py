@@ -16,13 +16,16 @@ views of the tensors: the dispatcher's way to a kernel in Python and back costs 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
+from torch.utils.flop_counter import register_flop_formula
 
 from .. import entry, settings
 from ..settings import Override
@@ -54,6 +57,8 @@ class Operator(NamedTuple):
         return first, second
 
 
+FLOATS = (torch.float32, torch.float64)  # the dtypes of the kernels
+
 # ---- kernels: tensors as NumPy views, fastconv's functions, the result as a tensor again; nothing is copied
 
 
@@ -62,7 +67,9 @@ def _array(tensor: Tensor) -> Any:
         tensor = tensor.detach()
     try:
         return tensor.contiguous().numpy()  # contiguous(): the one copy of a channels-last or strided tensor
-    except TypeError:  # NumPy has no such dtype, bfloat16 for one
+    except (TypeError, RuntimeError):  # NumPy has no bfloat16, for one, and no view that is a conjugate
+        if tensor.dtype in FLOATS:
+            raise
         raise TypeError(f"fastconv takes float32 and float64 tensors, got {tensor.dtype}: convert it first") from None
 
 
@@ -147,6 +154,7 @@ def _gradients(
 ) -> list[Tensor | None]:
     """Those by both factors and by the bias; `factors` holds what they need of the two."""
     found: list[Tensor | None] = [None, None, None]
+    way = _way(grad)
     if needed[0] and needed[1]:
         grad = grad.contiguous()  # a channels-last or expanded one is copied once for both kernels
     for i, wanted in enumerate(operator.factors):
@@ -156,7 +164,7 @@ def _gradients(
             first, second = (parts[part] for part in sorted(parts))
             # The output's size follows from x and w; there the third argument is the bias, which a gradient has not.
             third = None if wanted == Y else shapes[i]
-            found[i] = call(OPERATORS[operator.axes][wanted], first, second, third, steps)
+            found[i] = way(OPERATORS[operator.axes][wanted], first, second, third, steps)
     if needed[2]:
         channel = grad.dim() - operator.axes - 1
         found[2] = grad.sum([axis for axis in range(grad.dim()) if axis != channel])
@@ -177,9 +185,9 @@ def _tangent(operator: Operator, factors: Sequence[Tensor], tangents: Sequence[A
     if found:
         found[0] = found[0].reshape(-1, *(1,) * operator.axes)
     if tangents[0] is not None:
-        found.append(call(operator, tangents[0], b, sized, steps))
+        found.append(_way(tangents[0])(operator, tangents[0], b, sized, steps))
     if tangents[1] is not None:
-        found.append(call(operator, a, tangents[1], sized, steps))
+        found.append(_way(tangents[1])(operator, a, tangents[1], sized, steps))
     return functools.reduce(torch.add, found) if found else None
 
 
@@ -343,6 +351,17 @@ def _fake(operator: Operator) -> Callable[..., Tensor]:
     return forward if operator.target == Y else gradient
 
 
+def _flops(operator: Operator) -> Callable[..., int]:
+    """For torch.utils.flop_counter, counted as it counts its own convolutions: multiplications by padding too."""
+
+    def count(a: Sequence[int], b: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+        shapes = {operator.target: out_shape, **dict(zip(operator.factors, (a, b)))}
+        w, y = shapes[W], shapes[Y]
+        return 2 * math.prod(w) * (math.prod(y) // w[0])
+
+    return count
+
+
 _FACTORS = {
     X: "Tensor w, Tensor grad_output, SymInt[] input_size",
     W: "Tensor x, Tensor grad_output, SymInt[] weight_size",
@@ -361,7 +380,9 @@ def _register(operator: Operator) -> Any:
     torch.library.register_vmap(name, _vmap(operator), lib=LIBRARY)
     # In an autocast region the convolution is done in float32: the kernels know no shorter format.
     torch.library.register_autocast(name, "cpu", torch.float32, lib=LIBRARY)
-    return getattr(torch.ops.fastconv, operator.name).default
+    packet = getattr(torch.ops.fastconv, operator.name)
+    register_flop_formula(packet)(_flops(operator))
+    return packet.default
 
 
 _OVERLOADS = {operator.name: _register(operator) for row in OPERATORS.values() for operator in row}
@@ -401,15 +422,24 @@ def _plain(tensor: Any) -> bool:
     return (kind is Tensor or kind is Parameter) and tensor.is_cpu and not tensor.is_neg()
 
 
+def _dispatched(operator: Operator, a: Tensor, b: Tensor, third: Any, steps: Steps) -> Tensor:
+    return operator_of(operator)(a, b, third, *steps)
+
+
+def _way(derivative: Tensor) -> Callable[..., Tensor]:
+    """How to call an operator on a gradient or tangent, which may be a batch of such (`is_grads_batched`)."""
+    return _dispatched if is_legacy_batchedtensor(derivative) else call
+
+
 def call(operator: Operator, a: Tensor, b: Tensor, third: Any, steps: Steps) -> Tensor:
     """The operator on `a`, `b` and its third argument, whichever way is right here; differentiable."""
     if torch.compiler.is_compiling():
-        return operator_of(operator)(a, b, third, *steps)
+        return _dispatched(operator, a, b, third, steps)
     if torch._C._are_functorch_transforms_active():
         return _TRANSFORMED[operator.name].apply(a, b, third, *steps)
     bias = third if operator.target == Y else None
     if not (_plain(a) and _plain(b) and (bias is None or _plain(bias)) and _unseen()):
-        return operator_of(operator)(a, b, third, *steps)
+        return _dispatched(operator, a, b, third, steps)
     grad = a.requires_grad or b.requires_grad or (bias is not None and bias.requires_grad)
     if (grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0:
         return _apply_direct(a, b, third, operator, steps)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from bridge_helpers import OPTIONS, OURS, THEIRS, Seen, clones, layer
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils.flop_counter import FlopCounterMode
 
 import fastconv as fc
 import fastconv.torch as ft
@@ -134,6 +135,21 @@ def test_the_profiler_sees_the_operators(axes: int) -> None:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         OURS[axes](*tensors)
     assert f"fastconv::conv{axes}d" in {event.key for event in profile.key_averages()}
+
+
+def test_the_flop_counter_counts_as_for_torchs_own(axes: int) -> None:
+    def count(convolve: Any, option: str, backward: bool) -> int:
+        tensors, keywords = layer(axes, option)
+        with FlopCounterMode(display=False) as counter:
+            y = convolve(*tensors, **keywords)
+            if backward:
+                y.sum().backward()
+        return int(counter.get_total_flops())
+
+    assert count(OURS[axes], "stride", True) == count(THEIRS[axes], "stride", True) > 0
+    forward = count(OURS[axes], "groups", False)
+    assert forward == count(THEIRS[axes], "groups", False) > 0
+    assert count(OURS[axes], "groups", True) == 3 * forward  # torch counts weight gradients of groups twice
 
 
 def test_both_ways_to_the_kernel_give_the_same_bits(axes: int) -> None:
@@ -279,6 +295,7 @@ def test_the_output_is_an_ordinary_tensor(axes: int) -> None:
     [
         (lambda x, w, b: (x.half(), w.half(), None), TypeError),
         (lambda x, w, b: (x.bfloat16(), w.bfloat16(), None), TypeError),
+        (lambda x, w, b: (torch.complex(x, x).conj(), w, b), TypeError),
         (lambda x, w, b: (x.float(), w, b), TypeError),
         (lambda x, w, b: (x, w, b.float()), TypeError),
         (lambda x, w, b: (x[:, :3], w, b), ValueError),

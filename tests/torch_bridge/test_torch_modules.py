@@ -180,7 +180,10 @@ def test_convert_by_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     statistics = copy.deepcopy(model[1].state_dict())
     swaps = ft.convert(model, example=torch.randn(2, 3, 9, 9), verbose=False)
     assert [(swap.name, swap.factor) for swap in swaps] == [("0", 3.0)]
-    assert [(use.shape, use.needs_input_grad) for use in asked] == [((2, 3, 9, 9), False), ((2, 4, 16), True)]
+    assert [(use.shape, use.needs_grad) for use in asked] == [
+        ((2, 3, 9, 9), (False, True)),
+        ((2, 4, 16), (True, True)),
+    ]
     assert asked[0].steps == ((2, 2), (0, 0), (1, 1), 1)
     assert [layer.training for layer in model] == [True, True, False, True, True]
     assert all(torch.equal(value, statistics[key]) for key, value in model[1].state_dict().items())
@@ -362,3 +365,29 @@ def test_dispatch_is_used_where_torch_lacks_the_checks(monkeypatch: pytest.Monke
     x, w = image(1).requires_grad_(), torch.randn(8, 4, 3)
     y = ft.conv1d(x, w)
     assert "fastconv" in y.grad_fn.name()
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_convert_without_gradients_times_the_forward_pass(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "SECONDS", 0.0)
+    asked: list[Any] = []
+    real = conversion._factor
+    monkeypatch.setattr(conversion, "_factor", lambda use, threads: asked.append(use) or real(use, threads))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
+    with context():
+        ft.convert(model, all=True, example=torch.randn(1, 3, 9, 9), verbose=False)
+    model[0].requires_grad_(False)
+    ft.convert(nn.Sequential(nn.Conv2d(3, 3, 1), *model[:1]), example=torch.randn(1, 3, 9, 9), verbose=False)
+    assert [use.needs_grad for use in asked] == [(False, False), (False, False), (False, True)]
+
+
+def test_symbolic_tracing_makes_a_node_of_each_layer() -> None:
+    """torch.fx.symbolic_trace, whose proxies have no values to decide by."""
+    layers = (nn.Conv2d(3, 4, 3, padding="same"), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"))
+    theirs = nn.Sequential(*layers)
+    ours = copy.deepcopy(theirs)
+    ft.convert(ours, all=True, verbose=False)
+    graph = torch.fx.symbolic_trace(ours)
+    assert [node.target for node in graph.graph.nodes].count(ft.conv2d) == 2
+    x = torch.randn(2, 3, 8, 9)
+    torch.testing.assert_close(graph(x), theirs(x))

@@ -148,6 +148,26 @@ def test_jacobians_and_hessians(axes: int) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+def test_batches_of_gradients(axes: int) -> None:
+    """is_grads_batched, and the vectorized functions of torch.autograd.functional: another vmap than torch.func's."""
+    tensors, _ = layer(axes, "groups")
+
+    def run(convolve: Any) -> list[torch.Tensor]:
+        y = convolve(*tensors, groups=2, stride=2)
+        several = torch.stack([y.detach(), 2 * y.detach(), torch.ones_like(y)])
+        found = torch.autograd.grad(y, tensors, several, is_grads_batched=True)
+        hessian = torch.autograd.functional.hessian(
+            lambda b: convolve(*tensors[:2], b, groups=2).tanh().sum(),
+            tensors[2].detach(),
+            vectorize=True,
+            outer_jacobian_strategy="forward-mode",
+        )
+        return [*found, hessian]
+
+    for ours, theirs in zip(run(OURS[axes]), run(THEIRS[axes])):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_a_functional_call(axes: int) -> None:
     module = (ft.Conv1d, ft.Conv2d)[axes - 1](4, 4, 2)
     (x, _, b), _ = layer(axes, "plain", torch.float32, grad=False)
