@@ -158,6 +158,12 @@ static inline void fc_fft_cut(fc_fft *p) {
     p->blocks = fc_ceil_div(cut, p->step), p->total = p->signals * p->blocks;
 }
 
+/* Whether the `wide` filters of a block, fewer than its lanes, are transformed one by one, each in all lanes: that costs
+ * about a quarter of a transform of the block. */
+static inline int fc_fft_alone(const fc_fft *p, ptrdiff_t lanes, ptrdiff_t wide) {
+    return 4 * wide <= lanes && p->points >= lanes * lanes;
+}
+
 /* Fills in the plan of blocks of 2^log2_points complex points; returns the cycles that it would take. */
 static inline double fc_fft_try(fc_fft *p, int log2_points, int by_group, int threads, ptrdiff_t lanes,
                                 ptrdiff_t size) {
@@ -434,6 +440,33 @@ static void FC(fft_inverse_block)(const fc_fft *p, real *z, ptrdiff_t last) {
     FC(fft_inverse_node)(p->roots, z, half, 2, last);
     FC(fft_inverse_node)(p->roots, z + half * 2 * LANES, half, 3, last);
     FC(fft_inverse_root)(p->roots, z, half);
+}
+
+/* The twiddles of nodes h, h + step, ..., one a lane. */
+FC_INLINE FC(complex) FC(fft_twiddles)(const real *roots, ptrdiff_t h, ptrdiff_t step) {
+    real re[FC_VECTOR_BYTES / sizeof(real)], im[FC_VECTOR_BYTES / sizeof(real)];
+    for (ptrdiff_t l = 0; l < LANES; l++, h += step)
+        re[l] = roots[2 * h], im[l] = roots[2 * h + 1];
+    return (FC(complex)){FC(load)(re), FC(load)(im)};
+}
+
+/* Nodes h, h + 1, ... of LANES points, one a lane, to the end of the tree. */
+static void FC(fft_forward_leaves)(const real *roots, ptrdiff_t h, FC(complex) *a) {
+    for (ptrdiff_t nodes = 1, half = LANES / 2; half > 0; nodes *= 2, half /= 2)
+        for (ptrdiff_t node = 0; node < nodes; node++) {
+            const FC(complex) c = FC(fft_twiddles)(roots, h * nodes + node, nodes);
+            for (ptrdiff_t i = 2 * half * node; i < 2 * half * node + half; i++)
+                FC(fft_split)(&a[i], &a[i + half], c);
+        }
+}
+
+static void FC(fft_inverse_leaves)(const real *roots, ptrdiff_t h, FC(complex) *a) {
+    for (ptrdiff_t nodes = LANES / 2, half = 1; nodes > 0; nodes /= 2, half *= 2)
+        for (ptrdiff_t node = 0; node < nodes; node++) {
+            const FC(complex) c = FC(fft_twiddles)(roots, h * nodes + node, nodes);
+            for (ptrdiff_t i = 2 * half * node; i < 2 * half * node + half; i++)
+                FC(fft_join)(&a[i], &a[i + half], c);
+        }
 }
 
 /* The table of twiddles: c[h] for h = 2^l + j is exp(i pi / 2^(l+2)) times exp(i pi r), r the bits of j mirrored at the
@@ -715,12 +748,16 @@ FC_NOINLINE void FC(fft_accumulate)(const real *x, const real *y, ptrdiff_t poin
     }
 }
 
-/* Lane `lane` of `to` (+)= the sum of all lanes of `from`. */
-FC_NOINLINE void FC(fft_fold_lanes)(const real *from, ptrdiff_t points, real *to, ptrdiff_t lane, int add) {
+/* What lies `apart` in `to` (+)= the sums of all lanes of `from`. */
+FC_NOINLINE void FC(fft_fold_lanes)(const real *from, ptrdiff_t points, real *to, ptrdiff_t apart, int add) {
     for (ptrdiff_t v = 0; v < 2 * points; v += LANES, from += LANES * LANES) {
         const vec sums = FC(sum_each)(from);
+        if (apart == 1) {
+            FC(store)(to + v, add ? FC(load)(to + v) + sums : sums);
+            continue;
+        }
         for (ptrdiff_t l = 0; l < LANES; l++) {
-            real *place = to + (v + l) * LANES + lane;
+            real *place = to + (v + l) * apart;
             *place = add ? *place + sums[l] : sums[l];
         }
     }
@@ -776,6 +813,96 @@ static FC(fft_lanes) FC(fft_lay_part)(const fc_fft *p, ptrdiff_t which, ptrdiff_
 static const real *FC(fft_from)(const fc_fft *p) { return p->swapped ? p->call->y : p->call->x; }
 static real *FC(fft_other)(const fc_fft *p) { return p->swapped ? p->call->x : p->call->y; }
 
+/* ---- single filters, where those of a block would leave most lanes empty: each lane takes every LANES-th tap
+ *
+ * A polynomial is the sum over lanes l of x^l times lane l's at x^LANES, so the transforms of the lanes have the twiddles
+ * of the first levels, and what is left of the tree is a node of LANES points, the lanes, under each of their values. */
+
+/* The transform of one lane. */
+static fc_fft FC(fft_of_lanes)(const fc_fft *p) {
+    fc_fft lanes = *p;
+    lanes.points /= LANES;
+    for (ptrdiff_t l = LANES; l > 1; l /= 2)
+        lanes.log2_points--;
+    return lanes;
+}
+
+/* The spectrum of the filter at w, its values `wide` apart in `to`. */
+static void FC(fft_filter_alone)(const fc_fft *p, const real *w, real *z, real *to, ptrdiff_t wide) {
+    const fc_fft lanes = FC(fft_of_lanes)(p);
+    for (ptrdiff_t v = 0; v < 2 * p->points; v += LANES) {
+        const ptrdiff_t half = v >= p->points, n = (v - half * p->points) / LANES;
+        FC(store)(z + (2 * n + half) * LANES, FC(load_lanes)(w + v, FC(inside)(v, p->taps)));
+    }
+    FC(fft_forward_block)(&lanes, z, 1);
+    for (ptrdiff_t h = lanes.points; h < 2 * lanes.points; h += LANES, z += 2 * LANES * LANES) {
+        FC(complex) a[FC_VECTOR_BYTES / sizeof(real)];
+        for (ptrdiff_t l = 0; l < LANES; l += FC_TURN) {
+            vec re[FC_TURN], im[FC_TURN];
+            FC(turn)(z + l, 2 * LANES, re);
+            FC(turn)(z + l + LANES, 2 * LANES, im);
+            FC_UNROLL for (int i = 0; i < FC_TURN; i++) a[l + i] = (FC(complex)){re[i], im[i]};
+        }
+        FC(fft_forward_leaves)(p->roots, h, a);
+        for (ptrdiff_t i = 0; i < LANES; i++)
+            for (ptrdiff_t l = 0; l < LANES; l++, to += 2 * wide) {
+                to[0] = a[l].re[i];
+                to[wide] = a[l].im[i];
+            }
+    }
+}
+
+/* LANES rows of LANES from vectors, i of each being row i's. */
+static void FC(fft_store_rows)(const vec *columns, real *to, ptrdiff_t step) {
+    real tile[FC_VECTOR_BYTES * FC_VECTOR_BYTES / sizeof(real) / sizeof(real)];
+    for (ptrdiff_t l = 0; l < LANES; l++)
+        FC(store)(tile + l * LANES, columns[l]);
+    for (ptrdiff_t i = 0; i < LANES; i += FC_TURN) {
+        vec rows[FC_TURN];
+        FC(turn)(tile + i, LANES, rows);
+        FC_UNROLL for (int k = 0; k < FC_TURN; k++) FC(store)(to + (i + k) * step, rows[k]);
+    }
+}
+
+/* The filter at w from its spectrum; returns whether a tap is not finite. */
+static int FC(fft_filter_alone_back)(const fc_fft *p, const real *from, real *space, real *w) {
+    const fc_fft lanes = FC(fft_of_lanes)(p);
+    const ptrdiff_t M = p->points;
+    real *z = space;
+    for (ptrdiff_t h = lanes.points; h < 2 * lanes.points; h += LANES, from += 2 * LANES * LANES) {
+        FC(complex) a[FC_VECTOR_BYTES / sizeof(real)];
+        vec re[FC_VECTOR_BYTES / sizeof(real)], im[FC_VECTOR_BYTES / sizeof(real)];
+        for (ptrdiff_t l = 0; l < LANES; l += FC_TURN / 2) {
+            vec out[FC_TURN];
+            FC(turn)(from + 2 * l, 2 * LANES, out);
+            FC_UNROLL for (int i = 0; i < FC_TURN / 2; i++) a[l + i] = (FC(complex)){out[2 * i], out[2 * i + 1]};
+        }
+        FC(fft_inverse_leaves)(p->roots, h, a);
+        for (ptrdiff_t l = 0; l < LANES; l++)
+            re[l] = a[l].re, im[l] = a[l].im;
+        FC(fft_store_rows)(re, z, 2 * LANES);
+        FC(fft_store_rows)(im, z + LANES, 2 * LANES);
+        z += 2 * LANES * LANES;
+    }
+    FC(fft_inverse_block)(&lanes, space, 1);
+    const real scale = (real)1 / (real)M;
+    vec poison = {0};
+    for (ptrdiff_t v = 0; v < p->taps; v += LANES) {
+        const ptrdiff_t half = v >= M, n = (v - half * M) / LANES;
+        const vec taps = FC(load)(space + (2 * n + half) * LANES) * scale;
+        const FC(lanes) here = FC(inside)(v, p->taps);
+        poison += taps * 0;
+        if (!p->reversed)
+            FC(store_lanes)(w + v, taps, here);
+        for (ptrdiff_t l = 0; p->reversed && l < fc_min(LANES, p->taps - v); l++)
+            w[p->window - v - l] = taps[l];
+    }
+    int poisoned = 0;
+    for (ptrdiff_t l = 0; l < LANES; l++)
+        poisoned |= poison[l] != 0;
+    return poisoned;
+}
+
 /* ---- forward, backward_input */
 
 /* The spectra of one block of filters into `to`. */
@@ -800,11 +927,17 @@ static void FC(fft_filter_item)(void *context, ptrdiff_t i, int number) {
         FC(fft_filter)(p, group, block, c, to);
         return;
     }
-    const real *from = fc_fft_space(p, number).block;
-    FC(fft_filter)(p, group, block, c, fc_fft_space(p, number).block);
-    for (ptrdiff_t v = 0; v < 2 * p->points; v++, from += LANES, to += wide)
+    real *z = fc_fft_space(p, number).block;
+    if (fc_fft_alone(p, LANES, wide)) {
+        const real *w = (const real *)p->call->w + group * p->w_group + block * LANES * p->w_out + c * p->w_in;
         for (ptrdiff_t l = 0; l < wide; l++)
-            to[l] = from[l];
+            FC(fft_filter_alone)(p, w + l * p->w_out, z, to + l, wide);
+        return;
+    }
+    FC(fft_filter)(p, group, block, c, z);
+    for (ptrdiff_t v = 0; v < 2 * p->points; v++, z += LANES, to += wide)
+        for (ptrdiff_t l = 0; l < wide; l++)
+            to[l] = z[l];
 }
 
 /* Where the outputs of a batch lie, in the first out-channel. */
@@ -940,8 +1073,9 @@ static void FC(fft_weight_item)(void *context, ptrdiff_t i, int number) {
                 }
             }
             for (ptrdiff_t c = 0; !p->by_group && c < p->in; c++) {
-                real *to = FC(fft_sums)(p, run, which, k / LANES, c);
-                FC(fft_fold_lanes)(sums + c * p->spectrum, p->points, to, k % LANES, b > first);
+                const int alone = fc_fft_alone(p, LANES, FC(fft_wide)(p, k / LANES));
+                real *to = FC(fft_sums)(p, run, which, k / LANES, c) + k % LANES * (alone ? 2 * p->points : 1);
+                FC(fft_fold_lanes)(sums + c * p->spectrum, p->points, to, alone ? 1 : LANES, b > first);
             }
         }
     }
@@ -952,11 +1086,19 @@ static void FC(fft_weight_finish)(void *context, ptrdiff_t i, int number) {
     const fc_fft *p = context;
     const ptrdiff_t c = i % p->in, block = i / p->in % p->out_blocks, which = i / p->in / p->out_blocks;
     const FC(fft_lanes) lanes = FC(fft_lay_part)(p, which, block, c);
+    const fc_fft_worker space = fc_fft_space(p, number);
+    const int alone = !p->by_group && fc_fft_alone(p, LANES, lanes.count);
     real *z = FC(fft_sums)(p, 0, which, block, c);
     for (ptrdiff_t run = 1; run < p->runs; run++) {
         const real *more = FC(fft_sums)(p, run, which, block, c);
-        for (ptrdiff_t v = 0; v < 2 * p->points * LANES; v += LANES)
+        for (ptrdiff_t v = 0; v < 2 * p->points * (alone ? lanes.count : LANES); v += LANES)
             FC(store)(z + v, FC(load)(z + v) + FC(load)(more + v));
+    }
+    real *w = p->call->w;
+    if (alone) {
+        for (ptrdiff_t l = 0; l < lanes.count; l++, z += 2 * p->points)
+            *space.poisoned |= FC(fft_filter_alone_back)(p, z, space.block, w + lanes.at[l]);
+        return;
     }
     FC(fft_outputs) outputs = {0};
     for (ptrdiff_t l = 0; l < lanes.count; l++) {
@@ -964,7 +1106,7 @@ static void FC(fft_weight_finish)(void *context, ptrdiff_t i, int number) {
         outputs.count[l] = p->taps;
     }
     FC(fft_inverse_block)(p, z, 1);
-    *fc_fft_space(p, number).poisoned |= FC(fft_scatter)(p, z, &outputs, p->call->w);
+    *space.poisoned |= FC(fft_scatter)(p, z, &outputs, w);
 }
 
 /* ---- run */
