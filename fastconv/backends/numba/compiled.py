@@ -39,6 +39,7 @@ MODULES = {
     "gradient": "kernels",
     "gemm_weight": "gemm_weight_kernels",
     "winograd": "winograd_kernels",
+    "winograd_strided": "winograd_kernels",
     "fft": "fft_kernels",
     "fft_weight": "fft_kernels",
     "depthwise": "depthwise_kernels",
@@ -106,6 +107,9 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 def _compile(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
     module = _module(name)
     function = module.BUILDERS[name](_fingerprint(isa, module.SOURCES))
+    # The linker knows functions by name. Numba's names tell types of records apart by a number that each process gives
+    # anew, and ISAs not at all: code from the cache and code just compiled could take each other's place.
+    function.__qualname__ = f"_{name}.{isa.name}"
     kinds = signature(name, dtype)
     vector.target = isa
     # Fresh callees, as their code depends on the target too. They are global names of the kernels, not free variables,
@@ -113,6 +117,7 @@ def _compile(name: str, dtype: np.dtype[Any], isa: Isa) -> Callable[..., int]:
     for helper in module.HELPERS:
         plain = getattr(module, helper)
         plain = getattr(plain, "py_func", plain)
+        plain.__qualname__ = f"{helper}.{name}.{isa.name}"
         setattr(module, helper, numba.njit(**_OPTIONS, no_cpython_wrapper=True)(plain))
     for attempt in range(2):
         try:

@@ -1,7 +1,7 @@
-"""Winograd's algorithm: forward and backward_input at stride 1 with fewer multiplications.
+"""Winograd's algorithm: forward and backward_input with fewer multiplications.
 
-3x3 and 5x5 kernels, and rows of 2 to 7 taps; errors in float32 are 1e-6 to 4e-6 of the largest output. Where an output
-is not finite the whole call is done again by direct summation.
+3x3 and 5x5 kernels and rows of 2 to 7 taps, at stride 2 3x3 kernels and rows of 3 taps; errors in float32 are 1e-6 to
+4e-6 of the largest output. Where an output is not finite the whole call is done again by direct summation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .compiled import kernel
 from .cpu import Isa, current
 from .kernels import STRICT
 from .winograd_kernels import SECOND_STAGE
-from .winograd_plan import Plan, plan
+from .winograd_plan import Plan, is_strided, plan
 
 
 def _plan(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, isa: Isa) -> Plan:
@@ -29,7 +29,8 @@ def _plan(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, isa: 
 def _prepare(
     operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, isa: Isa
 ) -> tuple[Plan, Callable[..., int]]:
-    return _plan(operation, g, dtype, threads, isa), kernel("winograd", dtype, isa)
+    name = "winograd_strided" if is_strided(g) else "winograd"
+    return _plan(operation, g, dtype, threads, isa), kernel(name, dtype, isa)
 
 
 def workspace(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> int:

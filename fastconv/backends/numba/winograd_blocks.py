@@ -5,7 +5,11 @@ plane, p = 1/2, 1, 2 for the 8 of a row. A row of B^T holds the coefficients of 
 finite points q; the divisors that theory gives to G are in A, where they cost nothing. ``csrc/winograd_transforms.h``
 says how these points were chosen and what they err by.
 
-A `kind` is the kernel: 2 to 7, so many taps in a row; 11, 3x3; 13, 5x5. Strides and distances are in bytes.
+At stride 2 an axis has two phases: the first has the 8 points of a row, or those 6 without infinity, and the second no
+transform at all.
+
+Each transform is one function for each kernel, or for each number of outputs, of the stride that the kernel around it
+is compiled for: see `_kernels` and `_results`. Distances are in bytes but where they count inputs or outputs.
 """
 
 from __future__ import annotations
@@ -15,29 +19,61 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from . import vector
 from .vector import I32, I64, Emit, addresses, call_apart, void
-from .winograd_plan import POINTS_1D, POINTS_2D, SLAB, register_tiles
+from .winograd_plan import (
+    PHASE_1D,
+    PHASE_2D,
+    PLANE,
+    POINTS_1D,
+    POINTS_2D,
+    RECORD,
+    SLAB,
+    first_phase,
+    register_tiles,
+)
 
-_KINDS = (*range(2, 8), 11, 13)
-_PAIRS = {POINTS_2D: (0.5**0.5, 2**0.5), POINTS_1D: (0.5, 1.0, 2.0)}
-_DIVISORS = {POINTS_2D: (-1.5, 6.0), POINTS_1D: (1.40625, -4.5, 90.0)}
+_PAIRS = {2: (0.5**0.5, 2**0.5), 3: (0.5, 1.0, 2.0)}
+_DIVISORS = {2: (-1.5, 6.0), 3: (1.40625, -4.5, 90.0)}
 _AHEAD = 8  # in-channels that weights are asked for before they are needed
 
 _Body = Callable[[Emit, Sequence[Any]], None]
 
 
-def _shape(kind: int) -> tuple[int, int, int, int]:
-    """(points down, points across, kernel rows, kernel columns)"""
-    return (1, POINTS_1D, 1, kind) if kind < 8 else (POINTS_2D, POINTS_2D, kind - 8, kind - 8)
+def _points(p: Any) -> tuple[int, int]:
+    """Points of an axis of a plane, and of a row, of the plan `p`: a type of Numba."""
+    if len(p.fields) == len(RECORD.fields or ()):
+        return POINTS_2D, POINTS_1D
+    return 2 * PHASE_2D + 1, 2 * PHASE_1D + 1
 
 
-def _outputs(kind: int) -> tuple[int, int]:
-    points_h, points_w, rows, cols = _shape(kind)
-    return points_h + 1 - rows, points_w + 1 - cols
+def _kernels(p: Any) -> dict[int, tuple[int, int, int, int]]:
+    """What the plan calls a kernel -> (points down, points across, kernel rows, kernel columns)."""
+    plane, row = _points(p)
+    rows, planes = (range(2, 8), (3, 5)) if row == POINTS_1D else ((3,), (3,))
+    found = {taps: (1, row, 1, taps) for taps in rows}
+    return found | {PLANE + taps: (plane, plane, taps, taps) for taps in planes}
+
+
+def _results(p: Any) -> dict[int, tuple[int, int, int, int]]:
+    """What the plan calls a result -> (points down, points across, rows of outputs, columns of outputs)."""
+    plane, row = _points(p)
+    if row == POINTS_1D:
+        shapes = _kernels(p).values()
+        tiles = [(down, across, down + 1 - rows, across + 1 - cols) for down, across, rows, cols in shapes]
+    else:
+        tiles = [(1, row, 1, times * PHASE_1D) for times in (1, 2)]
+        tiles += [(plane, plane, times * PHASE_2D, times * PHASE_2D) for times in (1, 2)]
+    return {(PLANE if tile[0] > 1 else 0) + tile[3]: tile for tile in tiles}
+
+
+def _with_plan(like: Any, p: Any, integers: int, codegen_body: _Body) -> Any:
+    """An intrinsic's answer: it takes the array, the plan, of which only the types matter, and so many integers."""
+    signature = types.void(like, p, *(types.intp,) * integers)
+    return signature, void(lambda emit, args: codegen_body(emit, args[1:]))
 
 
 def _choose(emit: Emit, name: str, bodies: dict[int, _Body], args: Sequence[Any]) -> None:
@@ -72,21 +108,26 @@ class _Sum:
 
 def _transform_line(emit: Emit, d: Sequence[Any]) -> list[Any]:
     """B^T d"""
+    first = first_phase(len(d))
+    return [*_transform_phase(emit, d[:first]), *d[first:]]
+
+
+def _transform_phase(emit: Emit, d: Sequence[Any]) -> list[Any]:
     add = _Sum(emit)
     if len(d) == 1:
         return list(d)
-    if len(d) == POINTS_2D:
-        (near, far) = _PAIRS[POINTS_2D]
+    if len(d) <= POINTS_2D:
+        (near, far) = _PAIRS[2]
         even_near, odd_near = add(d[4], (-2, d[2])), add(d[3], (-2, d[1]))
         even_far, odd_far = add(d[4], (-0.5, d[2])), add(d[3], (-0.5, d[1]))
-        return [
+        finite = [
             add(d[0], (1, d[4]), (-2.5, d[2])),
             add(even_near, (near, odd_near)),
             add(even_near, (-near, odd_near)),
             add(even_far, (far, odd_far)),
             add(even_far, (-far, odd_far)),
-            add(d[5], (1, d[1]), (-2.5, d[3])),
         ]
+        return finite if len(d) < POINTS_2D else [*finite, add(d[5], (1, d[1]), (-2.5, d[3]))]
     even_near, odd_near = add(d[6], (-5, d[4]), (4, d[2])), add(d[5], (-5, d[3]), (4, d[1]))
     even_one, odd_one = add(d[6], (-4.25, d[4]), (1, d[2])), add(d[5], (-4.25, d[3]), (1, d[1]))
     even_far, odd_far = add(d[6], (-1.25, d[4]), (0.25, d[2])), add(d[5], (-1.25, d[3]), (0.25, d[1]))
@@ -103,38 +144,69 @@ def _transform_line(emit: Emit, d: Sequence[Any]) -> list[Any]:
 
 
 def _kernel_line(emit: Emit, points: int, g: Sequence[Any]) -> list[Any]:
-    """G g, but for the divisors"""
+    """G g, but for the divisors, where weights differ"""
     if points == 1:
         return list(g)
+    first = first_phase(points)
+    return _kernel_phase(emit, points, g) if first == points else [*_kernel_phase(emit, first, g[::2]), g[1]]
+
+
+def _kernel_phase(emit: Emit, points: int, g: Sequence[Any]) -> list[Any]:
     add = _Sum(emit)
     line = [g[0]]
-    for p in _PAIRS[points]:
+    for p in _PAIRS[(points - 1) // 2]:
         even = add(g[0], *((p**i, g[i]) for i in range(2, len(g), 2)))
         odd = add(emit.builder.fmul(_real(emit, p), g[1]), *((p**i, g[i]) for i in range(3, len(g), 2)))
         line += [emit.builder.fadd(even, odd), emit.builder.fsub(even, odd)]
-    return [*line, g[-1]]
+    return line if points % 2 else [*line, g[-1]]
 
 
 def _output_line(emit: Emit, outputs: int, m: Sequence[Any]) -> list[Any]:
-    """A^T m, with the divisors"""
+    """A^T m, with the divisors: the outputs of two phases added, or one after the other where there are as many"""
+    first = first_phase(len(m))
+    second = list(m[first:])
+    line = _output_phase(emit, len(second) or outputs, m[:first])
+    if outputs > len(line):
+        return line + second
+    return [emit.builder.fadd(a, b) for a, b in zip(line, second, strict=True)] if second else line
+
+
+def _output_phase(emit: Emit, outputs: int, m: Sequence[Any]) -> list[Any]:
     points, builder = len(m), emit.builder
     if points == 1:
         return list(m)
     add = _Sum(emit)
-    pairs = range(points // 2 - 1)
-    even = [builder.fadd(m[1 + 2 * i], m[2 + 2 * i]) for i in pairs]
-    odd = [builder.fsub(m[1 + 2 * i], m[2 + 2 * i]) for i in pairs]
+    pairs = (points - 1) // 2
+    even = [builder.fadd(m[1 + 2 * i], m[2 + 2 * i]) for i in range(pairs)]
+    odd = [builder.fsub(m[1 + 2 * i], m[2 + 2 * i]) for i in range(pairs)]
+    ends = {0: m[0]} if points % 2 else {0: m[0], outputs - 1: m[-1]}  # 0 and infinity
     line = []
     for j in range(outputs):
         terms = [
             (p**j / divisor, (odd if j % 2 else even)[i])
-            for i, (p, divisor) in enumerate(zip(_PAIRS[points], _DIVISORS[points], strict=True))
+            for i, (p, divisor) in enumerate(zip(_PAIRS[pairs], _DIVISORS[pairs], strict=True))
         ]
-        if j in (0, outputs - 1):
-            line.append(add(m[0 if j == 0 else points - 1], *terms))
+        if j in ends:
+            line.append(add(ends[j], *terms))
         else:
             first = builder.fmul(_real(emit, terms[0][0]), terms[0][1])
             line.append(add(first, *terms[1:]))
+    return line
+
+
+def _line(emit: Emit, points: int, place: Any, distance: Any, apart: Any, second: Any) -> list[Any]:
+    """The inputs of a tile along an axis, `distance` bytes from each other, phase by phase."""
+    builder, line = emit.builder, []
+    first = first_phase(points)
+    if first < points:
+        begins = place, builder.add(place, builder.mul(second, distance))
+        distance = builder.mul(distance, apart)
+    else:
+        begins = place, place
+    for at, count in zip(begins, (first, points - first), strict=True):
+        for _ in range(count):
+            line.append(emit.load(at))
+            at = builder.add(at, distance)
     return line
 
 
@@ -197,11 +269,16 @@ def turn_rows(
 def transform_inputs(
     typingctx: Any,
     like: Any,
+    p: Any,
     plane: Any,
     columns: Any,
     count: Any,
     tiles: Any,
-    outputs: Any,
+    apart_h: Any,
+    second_h: Any,
+    apart_w: Any,
+    second_w: Any,
+    advance: Any,
     step: Any,
     v: Any,
     tile: Any,
@@ -214,26 +291,21 @@ def transform_inputs(
     `plane`: 1, or 0 for a row. They are the tiles from number `tile` on of their block; `rows` of them make a register
     tile, which has `v_rows` bytes of v.
     """
-    return addresses(like, 11), void(
-        lambda emit, args: _choose(
-            emit,
-            "inputs",
-            {
-                0: functools.partial(_inputs_body, 1, POINTS_1D),
-                1: functools.partial(_inputs_body, POINTS_2D, POINTS_2D),
-            },
-            args,
-        )
-    )
+    across, row = _points(p)
+    bodies: dict[int, _Body] = {
+        0: functools.partial(_inputs_body, 1, row),
+        1: functools.partial(_inputs_body, across, across),
+    }
+    return _with_plan(like, p, 15, lambda emit, args: _choose(emit, "inputs", bodies, args))
 
 
 def _inputs_body(down: int, across: int, emit: Emit, args: Sequence[Any]) -> None:
-    columns, count, tiles, outputs, step, v, tile, rows, v_rows, v_point = args
+    columns, count, tiles, apart_h, second_h, apart_w, second_w, advance, step, v, tile, rows, v_rows, v_point = args
     builder, column_bytes = emit.builder, down * emit.vector_bytes
     if down > 1:
         with emit.loop(count) as j:
             place = builder.add(columns, emit.times(j, column_bytes))
-            line = [emit.load(emit.plus(place, i * emit.vector_bytes)) for i in range(down)]
+            line = _line(emit, down, place, emit.const(emit.vector_bytes), apart_h, second_h)
             for i, value in enumerate(_transform_line(emit, line)):
                 emit.store(value, emit.plus(place, i * emit.vector_bytes))
     apart = emit.times(step, column_bytes)
@@ -241,16 +313,12 @@ def _inputs_body(down: int, across: int, emit: Emit, args: Sequence[Any]) -> Non
     builder.store(builder.add(v, builder.mul(builder.sdiv(tile, rows), v_rows)), to_slot)
     builder.store(builder.srem(tile, rows), in_row_slot)
     with emit.loop(tiles) as number:
-        start = builder.mul(builder.mul(outputs, step), builder.sdiv(number, step))
+        start = builder.mul(builder.mul(advance, step), builder.sdiv(number, step))
         place = builder.add(columns, emit.times(builder.add(start, builder.srem(number, step)), column_bytes))
         in_row = builder.load(in_row_slot)
         to = builder.add(builder.load(to_slot), emit.times(in_row, emit.vector_bytes))
         for i in range(down):
-            at = emit.plus(place, i * emit.vector_bytes)
-            line = []
-            for _ in range(across):
-                line.append(emit.load(at))
-                at = builder.add(at, apart)
+            line = _line(emit, across, emit.plus(place, i * emit.vector_bytes), apart, apart_w, second_w)
             for value in _transform_line(emit, line):
                 emit.store(value, to)
                 to = builder.add(to, v_point)
@@ -268,7 +336,8 @@ def _inputs_body(down: int, across: int, emit: Emit, args: Sequence[Any]) -> Non
 def transform_weights(
     typingctx: Any,
     like: Any,
-    kind: Any,
+    p: Any,
+    kernel: Any,
     flipped: Any,
     weights: Any,
     out_stride: Any,
@@ -285,14 +354,10 @@ def transform_weights(
     `weights` is the kernel of the first of both; of fewer `outputs` than L the last one fills the lanes. In-channel
     `first` + c goes to u[slab][f][in-channel of the slab][vectors], u being that of the first vector of in-channel 0.
     """
-    return addresses(like, 11), void(
-        lambda emit, args: _choose(
-            emit,
-            "weights",
-            {kind: functools.partial(_weights_body, kind) for kind in _KINDS},
-            args,
-        )
-    )
+    bodies: dict[int, _Body] = {
+        kernel: functools.partial(_weights_body, *shape) for kernel, shape in _kernels(p).items()
+    }
+    return _with_plan(like, p, 11, lambda emit, args: _choose(emit, "weights", bodies, args))
 
 
 def _kernels_turned(emit: Emit, taps: int, places: Sequence[Any]) -> list[Any]:
@@ -308,10 +373,9 @@ def _kernels_turned(emit: Emit, taps: int, places: Sequence[Any]) -> list[Any]:
     return turned
 
 
-def _weights_body(kind: int, emit: Emit, args: Sequence[Any]) -> None:
+def _weights_body(points_h: int, points_w: int, rows: int, cols: int, emit: Emit, args: Sequence[Any]) -> None:
     flipped, weights, out_stride, in_stride, outputs, first, inputs, vectors, u, u_slab = args
     builder, lanes = emit.builder, emit.lanes
-    down, across, rows, cols = _shape(kind)
     slab = min(lanes, SLAB)
     point = (2 * slab + 1) * emit.vector_bytes
     places = []
@@ -327,13 +391,13 @@ def _weights_body(kind: int, emit: Emit, args: Sequence[Any]) -> None:
         g = _kernels_turned(emit, rows * cols, here)
         back = builder.icmp_signed("!=", flipped, emit.const(0))
         g = [builder.select(back, b, a) for a, b in zip(g, g[::-1], strict=True)]
-        half = [_kernel_line(emit, down, g[s::cols]) for s in range(cols)]
+        half = [_kernel_line(emit, points_h, g[s::cols]) for s in range(cols)]
         channel = builder.add(first, c)
         number = builder.srem(channel, emit.const(slab))
         to = builder.add(u, builder.mul(builder.sdiv(channel, emit.const(slab)), u_slab))
         to = builder.add(to, emit.times(builder.mul(number, vectors), emit.vector_bytes))
-        for i in range(down):
-            for value in _kernel_line(emit, across, [half[s][i] for s in range(cols)]):
+        for i in range(len(half[0])):
+            for value in _kernel_line(emit, points_w, [half[s][i] for s in range(cols)]):
                 emit.store(value, to)
                 to = emit.plus(to, point)
 
@@ -422,12 +486,15 @@ def _same(value: Any, number: int) -> Any:
 def transform_outputs(
     typingctx: Any,
     like: Any,
-    kind: Any,
+    p: Any,
+    result: Any,
     m: Any,
     m_point: Any,
     m_tile: Any,
     tiles: Any,
     step: Any,
+    lead_h: Any,
+    lead_w: Any,
     out: Any,
     rows: Any,
     row_bytes: Any,
@@ -440,24 +507,27 @@ def transform_outputs(
 
     `bias` has `channels` elements, added after a look at the outputs: where one is not finite, `poison` becomes NaN.
     """
-    return addresses(like, 13), void(
-        lambda emit, args: _choose(
-            emit,
-            "outputs",
-            {kind: functools.partial(_outputs_body, kind) for kind in _KINDS},
-            args,
-        )
-    )
+    bodies: dict[int, _Body] = {
+        result: functools.partial(_outputs_body, *shape) for result, shape in _results(p).items()
+    }
+    return _with_plan(like, p, 15, lambda emit, args: _choose(emit, "outputs", bodies, args))
 
 
-def _outputs_body(kind: int, emit: Emit, args: Sequence[Any]) -> None:
-    m, m_point, m_tile, tiles, step, out, rows, row_bytes, columns, bias, channels, poison = args
+def _place(emit: Emit, points: int, outputs: int, lead: Any, number: int) -> Any:
+    """Where output `number` of a tile lies, counted from its first."""
+    phase = points - first_phase(points)
+    if not phase or outputs == phase:
+        return emit.const(number)
+    if number < phase:
+        return emit.plus(lead, 2 * number)
+    return emit.builder.sub(emit.const(2 * (number - phase) + 1), lead)
+
+
+def _outputs_body(down: int, across: int, rows_out: int, cols_out: int, emit: Emit, args: Sequence[Any]) -> None:
+    m, m_point, m_tile, tiles, step, lead_h, lead_w, out, rows, row_bytes, columns, bias, channels, poison = args
     builder = emit.builder
-    down, across, _, _ = _shape(kind)
-    rows_out, cols_out = _outputs(kind)
     watched = emit.variables(1, lambda number: emit.load(poison))[0]
     biases = emit.load_masked(bias, emit.between(emit.const(0), 1, emit.const(0), channels))
-    apart = emit.times(step, emit.vector_bytes)
     with emit.loop(tiles) as tile:
         place = builder.add(m, builder.mul(tile, m_tile))
         points = []
@@ -467,18 +537,18 @@ def _outputs_body(kind: int, emit: Emit, args: Sequence[Any]) -> None:
         half = [_output_line(emit, rows_out, points[j::across]) for j in range(across)]
         start = builder.mul(builder.mul(emit.const(cols_out), step), builder.sdiv(tile, step))
         start = builder.add(start, builder.srem(tile, step))
-        begin = builder.add(out, emit.times(start, emit.vector_bytes))
         for i in range(rows_out):
-            with builder.if_then(builder.icmp_signed("<", emit.const(i), rows)):
+            row = _place(emit, down, rows_out, lead_h, i)
+            with builder.if_then(builder.icmp_signed("<", row, rows)):
                 values = _output_line(emit, cols_out, [half[j][i] for j in range(across)])
-                to = builder.add(begin, builder.mul(emit.const(i), row_bytes))
+                begin = builder.add(out, builder.mul(row, row_bytes))
                 for j, value in enumerate(values):
-                    there = builder.icmp_signed("<", builder.add(start, builder.mul(emit.const(j), step)), columns)
-                    with builder.if_then(there):
+                    column = builder.add(start, builder.mul(_place(emit, across, cols_out, lead_w, j), step))
+                    with builder.if_then(builder.icmp_signed("<", column, columns)):
                         gone = emit.fma(value, emit.zero(), builder.load(watched))
                         builder.store(gone, watched)
+                        to = builder.add(begin, emit.times(column, emit.vector_bytes))
                         emit.store(builder.fadd(value, biases), to)
-                    to = builder.add(to, apart)
     emit.store(builder.load(watched), poison)
 
 

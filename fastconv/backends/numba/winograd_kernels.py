@@ -3,8 +3,11 @@
 A tile of 4x4 outputs comes from 6x6 inputs d and the 3x3 weights g as  A^T [(G g G^T) * (B^T d B)] A  (Winograd 1980;
 Lavin and Gray 2015, https://arxiv.org/abs/1509.09308), the product taken element by element and summed over the input
 channels: 36 matrix products, one for each element f of the 6x6, a quarter of the multiplications. 5x5 kernels have 2x2
-outputs of the same 36; in a row of R taps, 9 - R outputs come from 8 inputs and 8 products. backward_input is the same
-with the weights flipped and their channels swapped.
+outputs of the same 36; in a row of R taps, 9 - R outputs come from 8 inputs and 8 products. At stride 2 (see
+:mod:`.winograd_plan`) 4x4 outputs come from 81 products, 7 outputs of a row from 15. backward_input is the same with
+the weights flipped and their channels swapped.
+
+Stride 2 is a kernel of its own, of the same functions: the type of the plan's record says which one is compiled.
 
 Channels are in the lanes, L of them. v (inputs), u (weights) and m (products) are
 
@@ -22,6 +25,7 @@ first before one begins the second:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +42,7 @@ from .winograd_blocks import (
     transform_weights,
     turn_rows,
 )
-from .winograd_plan import RECORD
+from .winograd_plan import RECORD, STRIDED_RECORD
 
 SECOND_STAGE = 2  # a bit of `flags`, beside STRICT and those of the bias
 
@@ -46,6 +50,11 @@ SECOND_STAGE = 2  # a bit of `flags`, beside STRICT and those of the bias
 def tile_start(outputs: int, step: int, tile: int) -> int:
     """The first output of tile number `tile` along an axis."""
     return outputs * step * (tile // step) + tile % step
+
+
+def tile_begin(advance: int, step: int, tile: int) -> int:
+    """Its first input, but for the padding: from one tile to the next they `advance`."""
+    return advance * step * (tile // step) + tile % step
 
 
 def tile_reach(outputs: int, step: int, tiles: int, to: int, first: int, end: int) -> int:
@@ -83,12 +92,12 @@ def inputs_to_v(source: Any, p: Any, segment: Any, group: int, chunk: int, colum
     begin = address(source) + ((image * p.groups + group) * p.channels_in + first) * plane * item
     apart = p.points_h * vector_bytes
     for th in range(h_from, h_to):
-        top = tile_start(p.outputs_h, p.step_h, th) - p.pad_h
+        top = tile_begin(p.advance_h, p.step_h, th) - p.pad_h
         for w0 in range(w_from, w_to, p.span):
             tiles = min(p.span, w_to - w0)
-            left = tile_start(p.outputs_w, p.step_w, w0) - p.pad_w
-            count = tile_start(p.outputs_w, p.step_w, tiles - 1) + (p.points_w - 1) * p.step_w + 1
-            for i in range(p.points_h):
+            left = tile_begin(p.advance_w, p.step_w, w0) - p.pad_w
+            count = tile_begin(p.advance_w, p.step_w, tiles - 1) + (p.inputs_w - 1) * p.step_w + 1
+            for i in range(p.inputs_h):
                 row = top + i * p.step_h
                 low, high = count, count
                 if 0 <= row < p.from_h:
@@ -98,11 +107,16 @@ def inputs_to_v(source: Any, p: Any, segment: Any, group: int, chunk: int, colum
                 turn_rows(source, columns + i * vector_bytes, apart, place, plane * item, channels, low, high, count)
             transform_inputs(
                 source,
+                p,
                 1 if p.points_h > 1 else 0,
                 columns,
                 count,
                 tiles,
-                p.outputs_w,
+                p.apart_h,
+                p.second_h,
+                p.apart_w,
+                p.second_w,
+                p.advance_w,
                 p.step_w,
                 v,
                 tile,
@@ -125,7 +139,8 @@ def weights_to_u(weights: Any, p: Any, group: int, part: int, in_from: int, in_t
         for k in range(vectors):
             transform_weights(
                 weights,
-                p.kind,
+                p,
+                p.kernel,
                 p.flipped,
                 begin + k * count * p.w_out + c * p.w_in,
                 p.w_out,
@@ -144,6 +159,7 @@ def multiply(like: Any, p: Any, v: int, u: int, inputs: int, tiles: int, vectors
     """All products of `tiles` tiles with one part of the out-channels; v: of the first of the `inputs` channels."""
     tile_bytes = vectors * lanes(like) * like.itemsize
     for f in range(p.points_h * p.points_w):
+        point = min(f // p.points_w, p.weights_h - 1) * p.weights_w + min(f % p.points_w, p.weights_w - 1)
         for first in range(0, tiles, p.rows):
             now = min(p.rows, tiles - first)
             multiply_tiles(
@@ -151,7 +167,7 @@ def multiply(like: Any, p: Any, v: int, u: int, inputs: int, tiles: int, vectors
                 (vectors - 1) * p.most_rows + now - 1,
                 v + f * p.v_point + first // p.rows * p.v_rows,
                 p.v_chunk,
-                u + f * p.u_point,
+                u + point * p.u_point,
                 p.u_slab,
                 inputs,
                 m + f * p.m_point + first * tile_bytes,
@@ -185,12 +201,15 @@ def outputs_of(target: Any, bias: Any, p: Any, block: int, group: int, part: int
                 there = (rows - row + p.step_h - 1) // p.step_h
                 transform_outputs(
                     target,
-                    p.kind,
+                    p,
+                    p.result,
                     m + th * across * vectors * count * item,
                     p.m_point,
                     vectors * count * item,
                     across,
                     p.step_w,
+                    p.lead_h,
+                    p.lead_w,
                     outputs + row * cols * count * item,
                     there,
                     p.step_h * cols * count * item,
@@ -235,25 +254,26 @@ def _winograd(fingerprint: str) -> Callable[[Any, Any, Any, Any, Any, Any, int, 
         fill_with(source, worker, 0, 2 * 64 // source.itemsize)
         own, columns, m = worker + p.own_at, worker + p.columns_at, worker + p.m_at
         second = flags & SECOND_STAGE != 0
+        zero = types.int64(0)  # for a literal, Numba would compile the functions that take it once more
         parts = p.groups * p.parts
         if p.few and not second:
             items = p.images * p.groups * p.chunks
             for item in range(items * share // p.shares, items * (share + 1) // p.shares):
                 chunk, group, image = item % p.chunks, item // p.chunks % p.groups, item // p.chunks // p.groups
                 v = shared + group * p.v_group + chunk * p.v_chunk
-                inputs_to_v(source, p, segment_of(p, 0, image), group, chunk, columns, v)
+                inputs_to_v(source, p, segment_of(p, zero, image), group, chunk, columns, v)
         elif p.few:
             for item in range(parts * share // p.shares, parts * (share + 1) // p.shares):
                 group, part = item // p.parts, item % p.parts
-                for low in range(0, p.channels_in, p.depth):
+                for low in range(zero, p.channels_in, p.depth):
                     high = min(low + p.depth, p.channels_in)
                     vectors = weights_to_u(weights, p, group, part, low, high, own)
                     v = shared + group * p.v_group + low // count * p.v_chunk
                     multiply(source, p, v, own, high - low, p.tiles, vectors, m, low)
-                outputs_of(target, bias, p, 0, group, part, worker, flags)
+                outputs_of(target, bias, p, zero, group, part, worker, flags)
         elif not second:
             for item in range(parts * share // p.shares, parts * (share + 1) // p.shares):
-                weights_to_u(weights, p, item // p.parts, item % p.parts, 0, p.channels_in, shared + item * p.u_part)
+                weights_to_u(weights, p, item // p.parts, item % p.parts, zero, p.channels_in, shared + item * p.u_part)
         else:
             items = p.blocks * p.groups
             for item in range(items * share // p.shares, items * (share + 1) // p.shares):
@@ -267,7 +287,7 @@ def _winograd(fingerprint: str) -> Callable[[Any, Any, Any, Any, Any, Any, int, 
                 for part in range(p.parts):
                     vectors = min((p.channels_out - part * 2 * count + count - 1) // count, 2)
                     u = shared + (group * p.parts + part) * p.u_part
-                    for low in range(0, p.channels_in, p.depth):
+                    for low in range(zero, p.channels_in, p.depth):
                         inputs = min(p.depth, p.channels_in - low)
                         v, slab = own + low // count * p.v_chunk, low // p.slab * p.u_slab
                         multiply(source, p, v, u + slab, inputs, tiles, vectors, m, low)
@@ -279,17 +299,20 @@ def _winograd(fingerprint: str) -> Callable[[Any, Any, Any, Any, Any, Any, int, 
     return winograd
 
 
-def _signature(element: Any) -> Any:
+def _signature(plan: Any, element: Any) -> Any:
     inputs, output = types.Array(element, 4, "C", readonly=True), types.Array(element, 4, "C")
     values = types.Array(element, 1, "C", readonly=True)
-    words, record = types.Array(types.int64, 1, "C"), types.Array(numba.from_dtype(RECORD), 1, "C")
+    words, record = types.Array(types.int64, 1, "C"), types.Array(numba.from_dtype(plan), 1, "C")
     return types.int64(inputs, inputs, output, values, words, record, types.int64, types.int64)
 
 
-BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"winograd": _winograd}
-SIGNATURES: dict[str, Callable[[Any], Any]] = {"winograd": _signature}
+BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"winograd": _winograd, "winograd_strided": _winograd}
+SIGNATURES: dict[str, Callable[[Any], Any]] = {
+    "winograd": functools.partial(_signature, RECORD),
+    "winograd_strided": functools.partial(_signature, STRIDED_RECORD),
+}
 SOURCES = ("winograd_kernels.py", "kernels.py", "winograd_blocks.py", "winograd_plan.py")
 HELPERS = (  # callees first
-    *("tile_start", "tile_reach", "segment_of", "segments_of"),
+    *("tile_start", "tile_begin", "tile_reach", "segment_of", "segments_of"),
     *("inputs_to_v", "weights_to_u", "multiply", "outputs_of"),
 )

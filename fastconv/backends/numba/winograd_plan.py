@@ -1,9 +1,14 @@
 """Which convolutions Winograd's algorithm serves, and how one of them is cut into tiles, blocks and scratch.
 
-The rules and sizes are those of ``csrc/winograd_plan.h`` but for its stride 2, and it gives their measurements; a test
-holds the two to the same answers. Both operations are one problem: ``to`` at (i, j) is the sum of w[r, s] *
+The rules and sizes are those of ``csrc/winograd_plan.h``, and it gives their measurements; a test holds the two to the
+same answers. Both operations are one problem: ``to`` at (i, j) is the sum of w[r, s] *
 from[i + r*step - pad_h, j + s*step - pad_w]. Dilation d makes d interleaved convolutions of an axis: a tile's inputs
 and outputs lie d apart.
+
+At stride 2, an axis of 3 taps is two phases of stride 1: taps 0 and 2 with every other sample, tap 1 with those
+between. Forward adds the phases, y[i] = (w0 x[2i] + w2 x[2i+2]) + w1 x[2i+1]; backward_input interleaves them,
+x[2i] = w0 y[i] + w2 y[i-1] and x[2i+1] = w1 y[i]. For n outputs of each, a tile has n + 1 points of two taps and n of
+one, which all meet the same weight.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from ...geometry import Geometry
 from .cpu import Isa, level2_bytes
 
 POINTS_2D, POINTS_1D = 6, 8  # interpolation points of an axis of a plane, and of a row
+PHASE_2D, PHASE_1D = 4, 7  # stride 2: outputs of a tile in each phase
 _TAPS_1D = range(2, 8)
 _TAPS_2D = (3, 5)
 _DILATION_1D, _DILATION_2D = 64, 4  # at most
@@ -24,12 +30,15 @@ SLAB = 8  # in-channels of a slab of weights
 _SUM = 256  # in-channels summed in registers; 2048 are 8e-6 of the largest output off in float32
 _COLUMNS = 34  # inputs of a row that are transformed at a time: 8 tiles of a plane
 _LINE = 64
+PLANE = 16  # what the number of a kernel or of a tile's outputs is more, in two dimensions
 
+_AXIS_FIELDS = (
+    *("points", "outputs", "step", "pad", "from", "to", "tiles"),
+    *("weights", "inputs", "advance", "apart", "second", "lead"),
+)
 _FIELDS = (
-    *("flipped", "kind", "few", "images", "groups", "channels_in", "channels_out", "taps"),
-    # an axis: inputs of a tile, outputs, distance between them, padding, size of the source and of the target
-    *("points_h", "outputs_h", "step_h", "pad_h", "from_h", "to_h", "tiles_h"),
-    *("points_w", "outputs_w", "step_w", "pad_w", "from_w", "to_w", "tiles_w"),
+    *("flipped", "kernel", "result", "few", "images", "groups", "channels_in", "channels_out", "taps"),
+    *(f"{name}_{axis}" for axis in "hw" for name in _AXIS_FIELDS),
     *("w_out", "w_in", "w_group"),  # distances in the weights, bytes
     *("block_images", "block_h", "block_w", "blocks_h", "blocks_w", "blocks", "tiles"),
     *("chunks", "parts", "depth", "slab", "rows", "most_rows", "span"),
@@ -37,12 +46,18 @@ _FIELDS = (
     *("shared_bytes", "worker_bytes", "own_at", "columns_at", "m_at", "outputs_at", "shares"),
 )
 RECORD = np.dtype([(name, np.int64) for name in _FIELDS])
+STRIDED_RECORD = np.dtype([*RECORD.descr, ("strided", np.int64)])  # a type of its own: the kernel is compiled for it
 
 
 def unsupported(g: Geometry) -> str | None:
     """Why the algorithm cannot do forward or backward_input of this convolution, or None."""
+    if g.stride[1] == 2:
+        if g.S != 3 or (g.R, g.stride[0]) not in ((3, 2), (1, 1)):
+            return "stride 2 and not a kernel of 3x3, nor of 3 taps in a row"
+        dilated = g.dilation[1] != 1 or (g.R == 3 and g.dilation[0] != 1)
+        return "stride 2 and dilation" if dilated else None
     if g.stride != (1, 1):
-        return "not stride 1"
+        return "not stride 1 or 2"
     if g.R == 1:
         if g.S not in _TAPS_1D:
             return "not a kernel of 2 to 7 taps in a row, nor 3x3 or 5x5"
@@ -56,19 +71,35 @@ def unwise(operation: str, g: Geometry, vector_bytes: int) -> str | None:
     """Why it would be a poor choice, or None."""
     h, w = _axes(operation, g)
     channels, outputs = _channels(operation, g)
+    strided, forward, row = is_strided(g), operation == "forward", h.taps == 1
     least = 12 if vector_bytes == 64 else 6 if h.taps == 3 else 8
+    if strided and (forward or row):
+        least *= 2
+    least_in = 4 * least if strided and forward and row else least
     least_products = 512 if w.taps > 5 else 128 if w.taps > 3 else 0
-    if min(channels, outputs) < least or channels * outputs < least_products:
+    if channels < least_in or outputs < least or channels * outputs < least_products:
         return "too few channels a group: the transforms cost more than the products save"
-    if h.tiles * w.tiles * h.outputs * w.outputs > 2 * h.to * w.to:
+    there, computed = h.to * w.to, h.tiles * h.outputs * w.tiles * w.outputs
+    if not strided and computed > 2 * there:
         return "less than half of the outputs of its tiles are there"
-    if g.N * h.tiles * w.tiles < (12 if h.taps == 1 else 4):
+    if strided and 3 * computed > 4 * there:
+        return "less than three quarters of the outputs of its tiles are there"
+    least_tiles = 4 if not row or (strided and not forward) else 16 if strided else 12
+    if g.N * h.tiles * w.tiles < least_tiles:
         return "too few tiles to make up for the transform of the weights"
     return None
 
 
+def is_strided(g: Geometry) -> bool:
+    """Whether it is stride 2, of those that the algorithm serves."""
+    return g.stride[1] == 2
+
+
 class _Axis(NamedTuple):
-    """A tile takes `points` inputs to `outputs` = points + 1 - taps outputs. An axis of one tap is left as it is."""
+    """A tile takes `inputs` inputs to `outputs` outputs, with one product in each of its `points`.
+
+    At stride 1 inputs = points and outputs = points + 1 - taps. An axis of one tap is left as it is.
+    """
 
     taps: int
     points: int
@@ -78,10 +109,20 @@ class _Axis(NamedTuple):
     source: int
     to: int
     tiles: int
+    weights: int  # points whose weights differ
+    inputs: int
+    advance: int  # inputs from one tile to the next
+    apart: int = 1  # distance between the inputs of a phase
+    second: int = 0  # the first input of the second phase
+    lead: int = 0  # backward_input at stride 2: the first output of the first phase, 0 or 1
 
     def start(self, tile: int) -> int:
         """The first output of a tile."""
         return self.outputs * self.step * (tile // self.step) + tile % self.step
+
+    def begin(self, tile: int) -> int:
+        """Its first input, but for the padding."""
+        return self.advance * self.step * (tile // self.step) + tile % self.step
 
     def reach(self, tiles: int) -> int:
         """Outputs that the first `tiles` tiles reach over."""
@@ -90,23 +131,44 @@ class _Axis(NamedTuple):
         return min(self.start(_up(tiles, self.step)), self.to)
 
 
+def first_phase(points: int) -> int:
+    """Points of the first phase of an axis, or of the only one."""
+    return (points + 1) // 2 if points % 2 else points
+
+
 def _axis(taps: int, points: int, step: int, pad: int, source: int, to: int) -> _Axis:
     if taps == 1:
         points = step = 1  # one tap is its own interpolation, and has no dilation
     outputs = points + 1 - taps
     tiles = to // (outputs * step) * step + min(to % (outputs * step), step)
-    return _Axis(taps, points, outputs, step, pad, source, to, tiles)
+    return _Axis(taps, points, outputs, step, pad, source, to, tiles, points, points, outputs)
+
+
+def _strided_axis(backward: bool, phase: int, pad: int, source: int, to: int) -> _Axis:
+    """Stride 2 and 3 taps, `phase` outputs of a tile in each phase."""
+    points, weights = 2 * phase + 1, phase + 2
+    if not backward:
+        return _Axis(3, points, phase, 1, pad, source, to, -(-to // phase), weights, points, 2 * phase, 2, 1)
+    lead = pad % 2  # two taps meet where the position in the padded plane is even
+    second, outputs = 1 - lead, 2 * phase
+    pad = second - (pad - lead) // 2
+    return _Axis(3, points, outputs, 1, pad, source, to, -(-to // outputs), weights, phase + 1, phase, 1, second, lead)
 
 
 def _axes(operation: str, g: Geometry) -> tuple[_Axis, _Axis]:
-    points = POINTS_1D if g.R == 1 else POINTS_2D
+    points, phase = (POINTS_1D, PHASE_1D) if g.R == 1 else (POINTS_2D, PHASE_2D)
     kernel, sources, targets = (g.R, g.S), (g.H, g.W), (g.P, g.Q)
-    pads = g.pad
-    if operation == "backward_input":
+    backward = operation == "backward_input"
+    if backward:
         sources, targets = targets, sources
-        pads = ((g.R - 1) * g.dilation[0] - g.pad[0], (g.S - 1) * g.dilation[1] - g.pad[1])
-    h, w = (_axis(kernel[a], points, g.dilation[a], pads[a], sources[a], targets[a]) for a in (0, 1))
-    return h, w
+
+    def along(a: int) -> _Axis:
+        if g.stride[a] == 2:
+            return _strided_axis(backward, phase, g.pad[a], sources[a], targets[a])
+        pad = (kernel[a] - 1) * g.dilation[a] - g.pad[a] if backward else g.pad[a]
+        return _axis(kernel[a], points, g.dilation[a], pad, sources[a], targets[a])
+
+    return along(0), along(1)
 
 
 def _channels(operation: str, g: Geometry) -> tuple[int, int]:
@@ -124,6 +186,18 @@ def _even_part(total: int, most: int, step: int) -> int:
     units = -(-total // step)
     parts = -(-units // max(most // step, 1))
     return -(-units // parts) * step
+
+
+def _rows(tiles: int, most: int) -> int:
+    """Tiles of a register tile: at most `most`, so that few are left over, as under 4 of them wait for their sums."""
+
+    def cost(rows: int) -> int:
+        rest = tiles % rows
+        wait = max(4 - rest, 0) if rest else 0
+        return 8 * (tiles + wait) + -(-tiles // rows)
+
+    most = min(tiles, most)
+    return min(range(most, min(most, 4) - 1, -1), key=cost)
 
 
 def register_tiles(isa: Isa) -> int:
@@ -147,25 +221,25 @@ def plan(operation: str, g: Geometry, item: int, threads: int, isa: Isa) -> Plan
     lanes, points = isa.vector_bytes // item, h.points * w.points
     vector, block = isa.vector_bytes, 2 * lanes
     chunks, parts = -(-channels // lanes), -(-outputs // block)
-    most = _most_tiles(points, channels, outputs, lanes, item)
+    most = _most_tiles(points, h.weights * w.weights, channels, outputs, lanes, item)
     total = g.N * h.tiles * w.tiles
     few = total <= most and (threads == 1 or parts * g.groups >= 2 * threads)
     turns = -(-total // (most * threads))
     images, block_h, block_w = _block(g.N, h, w, total if few else -(-total // (turns * threads)))  # as many a thread
     blocks_h, blocks_w = -(-h.tiles // block_h), -(-w.tiles // block_w)
     tiles = images * block_h * block_w
-    rows = _even_part(tiles, register_tiles(isa), 1)
+    rows = _rows(tiles, register_tiles(isa))
     depth = _even_part(channels, max(32, min(4 * total, _SUM)) if few else _SUM, lanes)
     slab = min(lanes, SLAB)
-    span = _even_part(block_w, max((_COLUMNS - w.points) // w.outputs + 1, 1), w.step)
-    columns = w.start(span - 1) + (w.points - 1) * w.step + 1
+    span = _even_part(block_w, max((_COLUMNS - w.inputs) // w.advance + 1, 1), w.step)
+    columns = w.begin(span - 1) + (w.inputs - 1) * w.step + 1
 
     v_point = rows * vector
     v_chunk = points * v_point + vector
     v_rows = chunks * v_chunk
     v_group = _up(-(-tiles // rows) * v_rows, _LINE)
     u_point = (2 * slab + 1) * vector
-    u_slab = points * u_point
+    u_slab = h.weights * w.weights * u_point
     u_part = _up(-(-(depth if few else channels) // slab) * u_slab, _LINE)
     m_point = (2 * tiles + 1) * vector
     own, shared = (u_part, v_group) if few else (v_group, u_part * parts)
@@ -178,10 +252,12 @@ def plan(operation: str, g: Geometry, item: int, threads: int, isa: Isa) -> Plan
     taps = g.R * g.S
     near, far = taps * item, (g.C // g.groups) * taps * item
     backward = operation == "backward_input"
-    record = np.zeros(1, RECORD)
+    record = np.zeros(1, STRIDED_RECORD if is_strided(g) else RECORD)
+    plane = 0 if h.taps == 1 else PLANE
     values = {
-        "flipped": int(backward), "kind": w.taps if h.taps == 1 else 8 + w.taps, "few": int(few), "images": g.N,
-        "groups": g.groups, "channels_in": channels, "channels_out": outputs, "taps": taps,
+        "flipped": int(backward), "kernel": plane + w.taps, "result": plane + w.outputs,
+        "few": int(few), "images": g.N, "groups": g.groups,
+        "channels_in": channels, "channels_out": outputs, "taps": taps,
         "w_out": near if backward else far, "w_in": far if backward else near,
         "w_group": channels * outputs * taps * item,
         "block_images": images, "block_h": block_h, "block_w": block_w, "blocks_h": blocks_h, "blocks_w": blocks_w,
@@ -194,21 +270,20 @@ def plan(operation: str, g: Geometry, item: int, threads: int, isa: Isa) -> Plan
         "m_at": m_at, "outputs_at": outputs_at, "shares": shares,
     }  # fmt: skip
     for letter, axis in (("h", h), ("w", w)):
-        for name, value in zip(
-            ("points", "outputs", "step", "pad", "from", "to", "tiles"),
-            (axis.points, axis.outputs, axis.step, axis.pad, axis.source, axis.to, axis.tiles),
-            strict=True,
-        ):
-            values[f"{name}_{letter}"] = value
+        for name in _AXIS_FIELDS:
+            values[f"{name}_{letter}"] = getattr(axis, "source" if name == "from" else name)
     for name, value in values.items():
         record[name] = value
     return Plan(record, shares, (g.groups * shared + shares * worker) // 8 + 8)
 
 
-def _most_tiles(points: int, channels: int, outputs: int, lanes: int, item: int) -> int:
+_TILES = {POINTS_1D: 126, POINTS_2D**2: 56, 2 * PHASE_1D + 1: 67, (2 * PHASE_2D + 1) ** 2: 49}
+
+
+def _most_tiles(points: int, weights: int, channels: int, outputs: int, lanes: int, item: int) -> int:
     """Tiles that a block may hold: it should stay in level 2 beside the weights, where these do."""
-    room, weights = level2_bytes() // 2, points * channels * outputs * item
-    tiles = 126 if points == POINTS_1D else 56
+    room, weights = level2_bytes() // 2, weights * channels * outputs * item
+    tiles = _TILES[points]
     if weights >= room:
         return tiles if lanes * item == 64 else 2 * tiles
     fit = (room - weights) // (points * (channels + 2 * lanes) * item)
