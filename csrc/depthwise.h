@@ -484,6 +484,7 @@ static void FC(depthwise_item)(void *context, ptrdiff_t i, int number) {
 }
 
 #include "depthwise_plane.h"
+#include "depthwise_pairs.h"
 #include "depthwise_strided.h"
 
 /* ---- run */
@@ -526,6 +527,8 @@ static void FC(depthwise_forward)(const fc_call *call) {
         FC(depthwise_row_run)(call, FC_FORWARD, threads);
         return;
     }
+    if (FC(depthwise_pairs_run)(call, FC_FORWARD, threads))
+        return;
     if (FC(depthwise_in_place)(&call->geometry, FC_FORWARD) && FC(all_finite)(call->w, call->geometry.K * 9)) {
         FC(depthwise_plane_run)(call, FC_FORWARD, threads);
         return;
@@ -544,7 +547,8 @@ static void FC(depthwise_backward_input)(const fc_call *call) {
         return;
     }
     if (call->geometry.stride_h == 2) {
-        FC(depthwise_strided_run)(call, threads);
+        if (!FC(depthwise_pairs_run)(call, FC_BACKWARD_INPUT, threads))
+            FC(depthwise_strided_run)(call, threads);
         return;
     }
     if (FC(depthwise_in_place)(&call->geometry, FC_BACKWARD_INPUT)) {

@@ -112,6 +112,31 @@ FC_INLINE vec FC(zip_low)(vec even, vec odd) { return FC_SHUFFLE(even, odd, FC_L
 FC_INLINE vec FC(zip_high)(vec even, vec odd) { return FC_SHUFFLE(even, odd, FC_HIGH); }
 #undef FC_SHUFFLE
 
+/* Unzip and zip with half the shuffles where a register has two halves: pair_even and pair_odd leave their elements in
+ * an order of lanes that in_order puts right, and pair_zip wants vectors that went through before_zip. */
+#if defined(FC_X86_VECTORS) && FC_VECTOR_BYTES == 32
+#if FC_BITS == 32
+FC_INLINE vec FC(pair_even)(vec a, vec b) { return (vec)_mm256_shuffle_ps((__m256)a, (__m256)b, 0x88); }
+FC_INLINE vec FC(pair_odd)(vec a, vec b) { return (vec)_mm256_shuffle_ps((__m256)a, (__m256)b, 0xdd); }
+FC_INLINE vec FC(pair_zip_low)(vec a, vec b) { return (vec)_mm256_unpacklo_ps((__m256)a, (__m256)b); }
+FC_INLINE vec FC(pair_zip_high)(vec a, vec b) { return (vec)_mm256_unpackhi_ps((__m256)a, (__m256)b); }
+#else
+FC_INLINE vec FC(pair_even)(vec a, vec b) { return (vec)_mm256_unpacklo_pd((__m256d)a, (__m256d)b); }
+FC_INLINE vec FC(pair_odd)(vec a, vec b) { return (vec)_mm256_unpackhi_pd((__m256d)a, (__m256d)b); }
+FC_INLINE vec FC(pair_zip_low)(vec a, vec b) { return FC(pair_even)(a, b); }
+FC_INLINE vec FC(pair_zip_high)(vec a, vec b) { return FC(pair_odd)(a, b); }
+#endif
+FC_INLINE vec FC(in_order)(vec v) { return (vec)_mm256_permute4x64_pd((__m256d)v, 0xd8); }
+FC_INLINE vec FC(before_zip)(vec v) { return FC(in_order)(v); }
+#else
+FC_INLINE vec FC(pair_even)(vec a, vec b) { return FC(unzip_even)(a, b); }
+FC_INLINE vec FC(pair_odd)(vec a, vec b) { return FC(unzip_odd)(a, b); }
+FC_INLINE vec FC(pair_zip_low)(vec a, vec b) { return FC(zip_low)(a, b); }
+FC_INLINE vec FC(pair_zip_high)(vec a, vec b) { return FC(zip_high)(a, b); }
+FC_INLINE vec FC(in_order)(vec v) { return v; }
+FC_INLINE vec FC(before_zip)(vec v) { return v; }
+#endif
+
 /* Some lanes of a vector, lo <= l < hi with 0 <= lo, hi <= LANES: a mask register, a mask vector, or the two numbers.
  * mask: any set of lanes, for loads whose masked lanes may be read but count as zero. */
 #if defined(FC_X86_VECTORS) && FC_VECTOR_BYTES == 64
