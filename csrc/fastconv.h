@@ -5,11 +5,12 @@
  *   P Q output rows, columns      x (N, C, H, W)   w (K, C/groups, R, S)   y (N, K, P, Q), all C-contiguous
  *
  * The map that all three operations share:
- *   y[n,k,p,q] = sum over c,r,s of w[k,c,r,s] * x[n, c, p*stride_h + r*dilation_h - pad_h, q*stride_w + s*dilation_w - pad_w]
+ *   y[n,k,p,q] = sum over c,r,s of w[k,c,r,s] * x[n, c, h, v]
+ *   h = p*stride_h + r*dilation_h - pad_h,  v = q*stride_w + s*dilation_w - pad_w
  * with x zero outside its plane. P and Q are given and may be smaller or larger than a naive formula says: code reads
  * them, never derives them, and treats every x position outside [0,H) x [0,W) as a zero that is multiplied like any
- * other (forward, backward_weight: an inf or NaN weight on padding gives NaN, as in torch; a small kernel may not skip it)
- * or as not there (backward_input). A 1-D convolution has H = R = P = 1.
+ * other (forward, backward_weight: an inf or NaN weight on padding gives NaN, as in torch; a small kernel may not skip
+ * it) or as not there (backward_input). A 1-D convolution has H = R = P = 1.
  */
 #ifndef FASTCONV_H
 #define FASTCONV_H
@@ -25,8 +26,8 @@ typedef struct {
     ptrdiff_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
 } fc_geometry;
 
-/* forward reads x, w, bias and writes y; backward_input reads y, w and writes x; backward_weight reads x, y and writes w.
- * What is written is overwritten (=), never added to (+=). All pointers are aligned to the element, no more. */
+/* forward reads x, w, bias and writes y; backward_input reads y, w and writes x; backward_weight reads x, y and writes
+ * w. What is written is overwritten (=), never added to (+=). All pointers are aligned to the element, no more. */
 typedef struct {
     fc_geometry geometry;
     void *x, *w, *y;
@@ -62,17 +63,17 @@ typedef struct {
 int fc_isa_count(void);                       /* rows of isas.def that this build holds, best first */
 const char *fc_isa_name(int row);
 int fc_isa_usable(int row);                   /* 1 where this CPU (and OS) can run it */
-const fc_kernels *fc_find(const char *isa);   /* NULL name: the best usable; else that one, or NULL if unknown or unusable */
+const fc_kernels *fc_find(const char *isa);   /* NULL: the best usable; else that one, or NULL if it can't be had */
 
 /* ---- cache.c */
 size_t fc_level2_bytes(void); /* what the level-2 cache of a core holds; the same at every call */
 
 /* ---- pool.c: threads that sleep when there is nothing to do */
-/* Calls tile(context, i, worker) once for every i in [0, tiles), on at most `threads` threads, the caller's included, and
- * returns when all are done. worker is in [0, threads) and no two tiles that run at the same time share it. Which thread
- * takes which tile varies; results must not depend on it. Re-entrant: where the pool is busy with another caller's work,
- * the caller does all of it alone. Works after fork. Denormals are flushed (or kept) in every thread for the call and
- * each thread's floating-point mode is restored after. */
+/* Calls tile(context, i, worker) once for every i in [0, tiles), on at most `threads` threads, the caller's included,
+ * and returns when all are done. worker is in [0, threads) and no two tiles that run at the same time share it. Which
+ * thread takes which tile varies; results must not depend on it. Re-entrant: where the pool is busy with another
+ * caller's work, the caller does all of it alone. Works after fork. Denormals are flushed (or kept) in every thread for
+ * the call and each thread's floating-point mode is restored after. */
 void fc_parallel(int threads, ptrdiff_t tiles, int keep_denormals,
                  void (*tile)(void *context, ptrdiff_t i, int worker), void *context);
 

@@ -158,8 +158,8 @@ static inline void fc_fft_cut(fc_fft *p) {
     p->blocks = fc_ceil_div(cut, p->step), p->total = p->signals * p->blocks;
 }
 
-/* Whether the `wide` filters of a block, fewer than its lanes, are transformed one by one, each in all lanes: that costs
- * about a quarter of a transform of the block. */
+/* Whether the `wide` filters of a block, fewer than its lanes, are transformed one by one, each in all lanes: that
+ * takes about a quarter of the block's time. */
 static inline int fc_fft_alone(const fc_fft *p, ptrdiff_t lanes, ptrdiff_t wide) {
     return 4 * wide <= lanes && p->points >= lanes * lanes;
 }
@@ -815,8 +815,8 @@ static real *FC(fft_other)(const fc_fft *p) { return p->swapped ? p->call->x : p
 
 /* ---- single filters, where those of a block would leave most lanes empty: each lane takes every LANES-th tap
  *
- * A polynomial is the sum over lanes l of x^l times lane l's at x^LANES, so the transforms of the lanes have the twiddles
- * of the first levels, and what is left of the tree is a node of LANES points, the lanes, under each of their values. */
+ * A polynomial is the sum over lanes l of x^l times lane l's at x^LANES, so the transforms of the lanes have the
+ * twiddles of the first levels, and what is left of the tree is a node of LANES points, the lanes, under each value. */
 
 /* The transform of one lane. */
 static fc_fft FC(fft_of_lanes)(const fc_fft *p) {

@@ -23,7 +23,7 @@
 #include <time.h>
 
 enum { MAX_THREADS = 256, LINE = 64 };
-enum { LEAST_SPIN = 20000, MOST_SPIN = 200000, PAUSES = 8 }; /* nanoseconds; pauses from one look at the clock to the next */
+enum { LEAST_SPIN = 20000, MOST_SPIN = 200000, PAUSES = 8 }; /* nanoseconds; pauses between looks at the clock */
 
 typedef struct {
     void (*tile)(void *context, ptrdiff_t i, int worker);

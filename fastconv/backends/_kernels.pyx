@@ -472,8 +472,17 @@ cdef inline bint small_enough(const fc_geometry *g) noexcept:
             and padded * max(g.C, g.K) * 8 <= COMMON_BYTES)
 
 
+cdef inline bint apart(cnp.ndarray a, object other) noexcept:
+    """Whether `other`, contiguous or None, shares no byte with a."""
+    if other is None:
+        return True
+    cdef const char *first = <const char *>cnp.PyArray_DATA(a)
+    cdef const char *second = <const char *>cnp.PyArray_DATA(<cnp.ndarray>other)
+    return first + cnp.PyArray_NBYTES(a) <= second or second + cnp.PyArray_NBYTES(<cnp.ndarray>other) <= first
+
+
 cdef object forward(int axes, object input, object weight, object bias, object stride, object padding, object dilation,
-                    object groups):
+                    object groups, object out):
     cdef fc_call call
     cdef cnp.npy_intp space[4]
     cdef const cnp.npy_intp *x
@@ -507,10 +516,17 @@ cdef object forward(int axes, object input, object weight, object bias, object s
         call.bias = cnp.PyArray_DATA(<cnp.ndarray>bias)
     if not settings(&call.threads, &call.keep_denormals):
         return None
-    y = empty(axes, batched, dtype, g.N, g.K, g.P, g.Q)
+    if out is None:
+        y = empty(axes, batched, dtype, g.N, g.K, g.P, g.Q)
+    elif (plain(out, dtype) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)
+            and has_shape(<cnp.ndarray>out, axes, batched, g.N, g.K, g.P, g.Q)
+            and apart(<cnp.ndarray>out, input) and apart(<cnp.ndarray>out, weight) and apart(<cnp.ndarray>out, bias)):
+        y = out
+    else:
+        return None
     call.x = cnp.PyArray_DATA(<cnp.ndarray>input)
     call.w = cnp.PyArray_DATA(<cnp.ndarray>weight)
-    call.y = cnp.PyArray_DATA(y)
+    call.y = cnp.PyArray_DATA(<cnp.ndarray>y)
     return y if one(FC_FORWARD, &call, dtype) else None
 
 
@@ -641,8 +657,8 @@ cdef object backward(int axes, object grad_output, object input, object weight, 
 
 def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros", out=None,
            backend=None, algorithm=None):
-    if out is None and backend is None and algorithm is None and padding_mode == "zeros":
-        y = forward(1, input, weight, bias, stride, padding, dilation, groups)
+    if backend is None and algorithm is None and padding_mode == "zeros":
+        y = forward(1, input, weight, bias, stride, padding, dilation, groups, out)
         if y is not None:
             return y
     return functional.conv1d(input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode, out=out,
@@ -651,8 +667,8 @@ def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros", out=None,
            backend=None, algorithm=None):
-    if out is None and backend is None and algorithm is None and padding_mode == "zeros":
-        y = forward(2, input, weight, bias, stride, padding, dilation, groups)
+    if backend is None and algorithm is None and padding_mode == "zeros":
+        y = forward(2, input, weight, bias, stride, padding, dilation, groups, out)
         if y is not None:
             return y
     return functional.conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode, out=out,
