@@ -38,9 +38,10 @@ from numba import njit, objmode, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 
-from .backends.numba.compiled import entry_point, signature
+from .backends.numba.build import signature
+from .backends.numba.compiled import entry_point
 from .backends.numba.cpu import current
-from .backends.numba.kernels import BIAS_PER_CHANNEL, BIAS_PER_POSITION, GUARDED
+from .backends.numba.flags import BIAS_PER_CHANNEL, BIAS_PER_POSITION, GUARDED
 from .backends.numba.plan import correlate_plan, gradient_plan
 from .geometry import OPERATIONS, Geometry, conv_geometry
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,6 +103,36 @@ def test_without_a_cache_it_works_and_says_so_once(run_python: Any) -> None:
         print([str(w.message) for w in caught if "cannot be cached" in str(w.message)])
     """
     assert run_python(code, FASTCONV_BACKEND="numba").stdout.count("read-only") == 1
+
+
+def test_a_later_process_needs_the_files_alone_and_damaged_ones_are_made_again(run_python: Any, tmp_path: Path) -> None:
+    code = """
+        import sys, numpy as np, fastconv as fc
+        x, w = np.arange(8, dtype=np.float32).reshape(1, 1, 8), np.ones((1, 1, 3), np.float32)
+        assert fc.conv1d(x, w).tolist() == [[[3, 6, 9, 12, 15, 18]]]
+        print("numba" in sys.modules)
+    """
+
+    def numba_imported() -> str:
+        return str(run_python(code, FASTCONV_BACKEND="numba", NUMBA_CACHE_DIR=str(tmp_path)).stdout.strip())
+
+    assert [numba_imported() for _ in range(2)] == ["True", "False"]
+    (file,) = tmp_path.rglob("*.code")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert [numba_imported() for _ in range(2)] == ["True", "False"]
+    assert file.read_bytes()[:32] == hashlib.sha256(file.read_bytes()[32:]).digest()
+
+
+def test_kernels_refuse_what_is_no_number_or_too_few_arguments() -> None:
+    from fastconv.backends.numba import compiled, cpu
+
+    kernel = compiled.kernel("batch", np.dtype("f4"), cpu.current())
+    arrays = [np.zeros(1, np.int64) for _ in range(7)]
+    with pytest.raises(TypeError, match="bad argument"):
+        kernel(*arrays)
+    with pytest.raises(TypeError, match="integer"):
+        kernel(*arrays, "share")
 
 
 def random_geometries(count: int) -> list[Geometry]:

@@ -6,7 +6,8 @@
     direct      one call: plan, scratch, shares, the second run where inf or NaN asks for one
     plan        how a geometry is cut into tiles, register blocks and shares
     workers     the threads
-    compiled    kernel name, element type and ISA -> machine code, cached on disk
+    compiled    kernel name, element type and ISA -> a function to call, its machine code cached on disk
+    build       the machine code of a kernel, by way of numba; machine_code loads it, without numba; flags: its options
     kernels     the two kernels: packing and loops in plain Numba
     vector      the register blocks: LLVM vector IR; row_blocks, those that go along rows
     gemm        direct, with vectors of positions copied side by side before use; gemm_rule says where that pays;
@@ -82,7 +83,7 @@ def use_isa(name: str | None) -> str:
 
 
 class _Algorithm:
-    """See :class:`fastconv.backends.Algorithm`. Everything that imports numba is behind ``workspace`` and ``run``."""
+    """See :class:`fastconv.backends.Algorithm`. Everything that imports numba is behind ``run``, at the first call."""
 
     name = ""
     exact = True
@@ -111,16 +112,41 @@ class _Algorithm:
         self.run = self._module().run  # type: ignore[method-assign]  # a lookup costs more than a small convolution
         self.run(operation, g, x, w, y, bias, threads, strict)
 
-    def prepare(self, *decided: Any) -> Any:
-        """See :mod:`fastconv.repeated`; None where the module has no way that is shorter than `run`."""
-        make = getattr(self._module(), "prepare", None)
-        return make(*decided) if make else None
-
     def _module(self) -> Any:
         return importlib.import_module(f".{self.name}", __name__)
 
 
-class _Small(_Algorithm):
+class _Prepared(_Algorithm):
+    """One whose module decides beforehand all that does not depend on the arrays: ``prepare``, in place of ``run``."""
+
+    def prepare(
+        self,
+        operation: str,
+        g: Geometry,
+        dtype: np.dtype[Any],
+        bias_shape: tuple[int, ...] | None,
+        threads: int,
+        strict: bool,
+    ) -> Any:
+        """The operation as a function of (x, w, y, bias): see :mod:`fastconv.repeated`."""
+        biases = 0 if bias_shape is None else 1 if len(bias_shape) == 1 else 2  # none, one a channel, one a position
+        return self._module().prepare(operation, g, dtype, biases, threads, strict)
+
+    def run(
+        self,
+        operation: str,
+        g: Geometry,
+        x: np.ndarray,
+        w: np.ndarray,
+        y: np.ndarray,
+        bias: np.ndarray | None,
+        threads: int,
+        strict: bool,
+    ) -> None:
+        self.prepare(operation, g, x.dtype, None if bias is None else bias.shape, threads, strict)(x, w, y, bias)
+
+
+class _Small(_Prepared):
     name = "small"
 
     def unwise(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> str | None:
@@ -133,7 +159,7 @@ class _Small(_Algorithm):
         return "more multiply-adds than plain loops are good for" if g.flops > 2 * most else None
 
 
-class _Batch(_Algorithm):
+class _Batch(_Prepared):
     name = "batch"
 
     def unsupported(self, operation: str, g: Geometry, dtype: np.dtype[Any]) -> str | None:
@@ -189,11 +215,11 @@ class _Depthwise(_Algorithm):
         return depthwise_plan.unwise(operation, g, threads)
 
 
-class _Direct(_Algorithm):
+class _Direct(_Prepared):
     name = "direct"
 
 
-class _Gemm(_Algorithm):
+class _Gemm(_Prepared):
     name = "gemm"
 
     def unsupported(self, operation: str, g: Geometry, dtype: np.dtype[Any]) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 from ...geometry import Geometry
 from . import direct, workers
 from .batch_plan import Plan, plan
-from .compiled import builtin
+from .compiled import kernel
 from .cpu import Isa, current
 
 
@@ -21,7 +21,7 @@ def _plan(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, biase
 
 
 def workspace(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> int:
-    """Bytes of scratch that :func:`run` allocates at a time."""
+    """Bytes of scratch that a call allocates at a time."""
     own = _plan(operation, g, dtype, threads, 0, False).words * 8
     return max(own, direct.workspace(operation, g, dtype, threads)) if operation == "backward_input" else own
 
@@ -32,22 +32,21 @@ def _call(
 ) -> Callable[..., int]:
     """The call of the kernel as a function of (source, w, target, bias); 1 where a weight is not finite."""
     record, tables, shares, words = _plan(operation, g, dtype, threads, biases, strict)
-    kernel = builtin("batch", dtype, isa)
+    function = kernel("batch", dtype, isa)
 
     def call(source: np.ndarray, w: np.ndarray, target: np.ndarray, bias: np.ndarray | None) -> int:
         scratch = np.empty(words, np.int64)
         if shares == 1:
-            return kernel(record, tables, scratch, source, w, target, bias, 0)
-        return workers.run(functools.partial(kernel, record, tables, scratch, source, w, target, bias), shares)
+            return function(record, tables, scratch, source, w, target, bias, 0)
+        return workers.run(functools.partial(function, record, tables, scratch, source, w, target, bias), shares)
 
     return call
 
 
 def prepare(
-    operation: str, g: Geometry, dtype: np.dtype[Any], bias_shape: tuple[int, ...] | None, threads: int, strict: bool
+    operation: str, g: Geometry, dtype: np.dtype[Any], biases: int, threads: int, strict: bool
 ) -> Callable[..., Any]:
     """The operation as a function of (x, w, y, bias): see :mod:`fastconv.repeated`."""
-    biases = 0 if bias_shape is None else 1 if len(bias_shape) == 1 else 2
     call = _call(operation, g, dtype, threads, biases, strict, current())
 
     def forward(x: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None) -> None:
@@ -59,17 +58,3 @@ def prepare(
             direct.run(operation, g, *arrays, None, threads, strict)
 
     return forward if operation == "forward" else backward_input
-
-
-def run(
-    operation: str,
-    g: Geometry,
-    x: np.ndarray,
-    w: np.ndarray,
-    y: np.ndarray,
-    bias: np.ndarray | None,
-    threads: int,
-    strict: bool,
-) -> None:
-    """Carry out one operation: see :class:`fastconv.backends.Algorithm`."""
-    prepare(operation, g, x.dtype, None if bias is None else bias.shape, threads, strict)(x, w, y, bias)

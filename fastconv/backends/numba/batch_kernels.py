@@ -416,5 +416,4 @@ def _signature(element: Any) -> Any:
 
 BUILDERS = {"batch": _batch}
 SIGNATURES = {"batch": _signature}
-SOURCES = ("batch_kernels.py", "batch_plan.py", "objects.py")
 HELPERS = ("place_pixels", "tap_offset", "list_batch_taps", "turn_weights", "reached", "batch_planes")  # callees first

@@ -17,12 +17,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import Geometry
-from .plan import along_rows
+from .plan import along_rows, worth_threads
 
 TURN_BYTES = 16  # least of an image: what the C kernels turn at once
 PLANE = 1024  # most pixels of a plane of the result: larger ones fill vectors themselves
 CHUNK = 144  # taps summed in registers before they are added to memory
-WORTH_THREADS = 600_000  # multiply-adds, as in C
 
 _FIELDS = (
     *("backward", "N", "groups", "sources", "outputs", "H", "W", "R", "S", "taps", "rows", "cols"),
@@ -204,7 +203,7 @@ def plan(
 ) -> Plan:
     """The plan of forward or backward_input. `biases`: 0 none, 1 one a channel, 2 one a position."""
     p = _problem(operation, g)
-    threads = max(1, threads) if g.flops // 2 >= WORTH_THREADS else 1
+    threads = worth_threads(g, threads)
     blocks = -(-g.N // (vector_bytes // item))
     tile_outputs, tile_cols = _tile(p, registers)
     items, parts = blocks * g.groups, 1

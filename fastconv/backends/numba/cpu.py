@@ -37,21 +37,19 @@ ISAS = (
 @functools.cache
 def architecture() -> str:
     """``"x86"``, ``"aarch64"`` or ``""``: what the processor is, as far as it matters here."""
-    triple = _target()[0]
+    from .machine_code import target
+
+    triple = target()[0]
     if triple.startswith(("x86_64", "i686", "i386")):
         return "x86"
     return "aarch64" if triple.startswith(("aarch64", "arm64")) else ""
 
 
-def _target() -> tuple[str, str, str]:
-    from numba.core.registry import cpu_target
-
-    return cpu_target.target_context.codegen().magic_tuple()
-
-
 @functools.cache
 def _features() -> frozenset[str]:
-    found = {word[1:] for word in _target()[2].split(",") if word.startswith("+")}
+    from .machine_code import target
+
+    found = {word[1:] for word in target()[2].split(",") if word.startswith("+")}
     if architecture() == "aarch64":
         found.add("neon")  # part of the base architecture, so LLVM may not list it
     return frozenset(found)

@@ -11,9 +11,9 @@ from ...geometry import Geometry
 from . import direct, workers
 from .compiled import kernel
 from .cpu import current
-from .depthwise_kernels import STRICT
 from .depthwise_plan import Plan, plan
 from .direct import NO_BIAS
+from .flags import STRICT
 
 
 def _plan(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> Plan:

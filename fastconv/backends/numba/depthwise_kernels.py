@@ -26,6 +26,7 @@ from numba.extending import intrinsic
 
 from . import vector
 from .depthwise_plan import KERNEL_ROWS, RECORD, ROW_ENDS, ROW_SPAN, ROW_TAPS, TILE_ROWS
+from .flags import STRICT
 from .vector import (
     Emit,
     address,
@@ -39,8 +40,6 @@ from .vector import (
     spread_rows,
     void,
 )
-
-STRICT = 1  # of the flags: keep denormals
 
 # kernel rows, stride, rows of the tile
 _TILES = [
@@ -585,7 +584,6 @@ def _weights_signature(element: Any) -> Any:
     return types.int64(four, four, types.Array(element, 4, "C"), words, record, types.int64, types.int64)
 
 
-SOURCES = ("depthwise_kernels.py", "depthwise_plan.py")
 BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {
     "depthwise": _depthwise,
     "depthwise_rows": _depthwise_rows,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...geometry import Geometry
+from .plan import worth_threads
 
 KERNEL_ROWS = 7  # most
 TILE_ROWS = (8, 7, 4, 1)  # of a tile, 7 under odd kernels alone
@@ -21,7 +22,6 @@ ROW_ENDS = 512  # outputs near a row's end that are computed at a time
 ROW_SPAN = 1024  # backward_weight: outputs to a span
 ROW_TAPS = 6  # backward_weight: in registers, two sums each
 ROW_MOST_TAPS = 32  # backward_weight: above, register blocks of several taps and vectors load less
-WORTH_THREADS = 600_000  # multiply-adds, as in C
 _BYTES = 16 << 10  # a packed block: half of level 1
 _COLUMNS = 1024  # most columns of a block
 
@@ -109,8 +109,7 @@ def _up(value: int, unit: int) -> int:
 @functools.lru_cache(maxsize=512)
 def plan(operation: str, g: Geometry, threads: int, lanes: int, item: int) -> Plan:
     """The plan of an operation."""
-    if g.flops // 2 < WORTH_THREADS:
-        threads = 1
+    threads = worth_threads(g, threads)
     if g.R == 1:
         values = _rows_plan(operation, g, threads, lanes, item)
     elif g.stride == (2, 2) and operation == "backward_input":

@@ -19,8 +19,9 @@ import numba
 from numba import types
 from numba.extending import intrinsic
 
-from .depthwise_kernels import STRICT, pack, sum_lanes
+from .depthwise_kernels import pack, sum_lanes
 from .depthwise_plan import KERNEL_ROWS, RECORD
+from .flags import STRICT
 from .vector import Emit, address, addresses, call_apart, fill_with, flush_denormals, lanes, restore_mode, void
 
 _ROWS = 4  # of y in a tile; single ones are left
@@ -179,7 +180,6 @@ def _signature(element: Any) -> Any:
     return types.int64(four, four, types.Array(element, 4, "C"), words, record, types.int64, types.int64)
 
 
-SOURCES = ("depthwise_weight_kernels.py", "depthwise_kernels.py", "depthwise_plan.py")
 BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"depthwise_weights": _depthwise_weights}
 SIGNATURES: dict[str, Callable[[Any], Any]] = {"depthwise_weights": _signature}
 HELPERS = ("pack",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +12,8 @@ from ...geometry import Geometry
 from . import workers
 from .compiled import kernel
 from .cpu import Isa, current
-from .kernels import BIAS_PER_CHANNEL, BIAS_PER_POSITION, GUARDED, STRICT
-from .plan import BY_TILES, Plan, correlate_plan, gradient_plan
-
-WORTH_THREADS = 2_000_000  # floating-point operations: some 20 us of one thread; handing a share over takes about 10
+from .flags import BIAS_PER_CHANNEL, BIAS_PER_POSITION, GUARDED, STRICT
+from .plan import BY_TILES, Plan, correlate_plan, gradient_plan, worth_threads
 
 NO_BIAS = {kind: np.zeros(1, kind) for kind in (np.float32, np.float64)}
 
@@ -27,25 +25,11 @@ def bias_of(bias: np.ndarray | None, dtype: np.dtype[Any]) -> tuple[int, np.ndar
     return BIAS_PER_CHANNEL if bias.ndim == 1 else BIAS_PER_POSITION, bias.reshape(-1)
 
 
-class _Call(NamedTuple):
-    """All of a call that does not depend on its arrays."""
-
-    plan: Plan
-    kernel: Callable[..., int]
-
-
 def _plan(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, isa: Isa, panels: bool) -> Plan:
-    if g.flops < WORTH_THREADS:
-        threads = 1
+    threads = worth_threads(g, threads)
     if operation == "backward_weight":
         return gradient_plan(g, dtype.itemsize, threads, isa)
     return correlate_plan(operation, g, dtype.itemsize, threads, isa, panels)
-
-
-@functools.lru_cache(maxsize=1024)
-def _prepare(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, isa: Isa, panels: bool) -> _Call:
-    name = "gradient" if operation == "backward_weight" else "correlate"
-    return _Call(_plan(operation, g, dtype, threads, isa, panels), kernel(name, dtype, isa))
 
 
 def workspace(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, panels: bool = False) -> int:
@@ -57,6 +41,61 @@ def workspace(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, p
     return size
 
 
+@functools.lru_cache(maxsize=1024)
+def _prepare(
+    operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, isa: Isa, panels: bool
+) -> tuple[Plan, Callable[..., int]]:
+    name = "gradient" if operation == "backward_weight" else "correlate"
+    return _plan(operation, g, dtype, threads, isa, panels), kernel(name, dtype, isa)
+
+
+def prepare(
+    operation: str,
+    g: Geometry,
+    dtype: np.dtype[Any],
+    biases: int,
+    threads: int,
+    strict: bool,
+    panels: bool = False,
+) -> Callable[..., None]:
+    """The operation as a function of (x, w, y, bias): see :mod:`fastconv.repeated`; `panels`: see :mod:`.gemm`."""
+    (record, tables, shares, split, words), function = _prepare(operation, g, dtype, threads, current(), panels)
+    x_shape, w_shape, y_shape = g.x_shape, g.w_shape, g.y_shape
+    flags = (0, BIAS_PER_CHANNEL, BIAS_PER_POSITION)[biases] | (STRICT if strict else 0)
+    no_bias = NO_BIAS[dtype.type]
+
+    def correlate(source: np.ndarray, w: np.ndarray, target: np.ndarray, bias: np.ndarray) -> None:
+        arguments = source, w, target, bias, np.empty(words, np.int64), record, tables
+        if workers.run(functools.partial(function, *arguments, flags), shares):
+            workers.run(functools.partial(function, *arguments, flags | GUARDED), shares)
+
+    def forward(x: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None) -> None:
+        values = no_bias if bias is None else bias.reshape(-1)
+        correlate(x.reshape(x_shape), w.reshape(w_shape), y.reshape(y_shape), values)
+
+    def backward_input(x: np.ndarray, w: np.ndarray, y: np.ndarray, bias: None) -> None:
+        correlate(y.reshape(y_shape), w.reshape(w_shape), x.reshape(x_shape), no_bias)
+
+    def backward_weight(x: np.ndarray, w: np.ndarray, y: np.ndarray, bias: None) -> None:
+        x, w, y, scratch = x.reshape(x_shape), w.reshape(w_shape), y.reshape(y_shape), np.empty(words, np.int64)
+        outs = [w] * shares
+        if split == BY_TILES:  # the shares sum over different tiles: each into an array of its own
+            outs[1:] = [np.empty_like(w) for _ in range(shares - 1)]
+
+        def share_of(flags: int, share: int) -> int:
+            return function(x, y, outs[share], scratch, record, tables, flags, share)
+
+        if workers.run(functools.partial(share_of, flags), shares):
+            workers.run(functools.partial(share_of, flags | GUARDED), shares)
+        if split == BY_TILES:
+            for out in outs[1:]:
+                w += out
+
+    if operation == "backward_weight":
+        return backward_weight
+    return forward if operation == "forward" else backward_input
+
+
 def run(
     operation: str,
     g: Geometry,
@@ -66,25 +105,6 @@ def run(
     bias: np.ndarray | None,
     threads: int,
     strict: bool,
-    panels: bool = False,
 ) -> None:
-    """Carry out one operation: see :class:`fastconv.backends.Algorithm`; `panels`: see :mod:`.gemm`."""
-    plan, function = _prepare(operation, g, x.dtype, threads, current(), panels)
-    record, tables, shares, split, words = plan
-    scratch = np.empty(words, np.int64)
-    flags = STRICT if strict else 0
-    if operation == "backward_weight":
-        outs = [w] * shares
-        if split == BY_TILES:  # the shares sum over different tiles: each into an array of its own
-            outs[1:] = [np.empty_like(w) for _ in range(shares - 1)]
-        each: list[tuple[np.ndarray, ...]] = [(x, y, out, scratch, record, tables) for out in outs]
-    else:
-        kind, values = bias_of(bias, x.dtype)
-        flags |= kind
-        source, target = (x, y) if operation == "forward" else (y, x)
-        each = [(source, w, target, values, scratch, record, tables)] * shares
-    if workers.run(lambda share: function(*each[share], flags, share), shares):
-        workers.run(lambda share: function(*each[share], flags | GUARDED, share), shares)
-    if split == BY_TILES:
-        for out in outs[1:]:
-            w += out
+    """Carry out one operation, for algorithms that leave some inputs to this one."""
+    prepare(operation, g, x.dtype, 0 if bias is None else min(bias.ndim, 2), threads, strict)(x, w, y, bias)

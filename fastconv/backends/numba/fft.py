@@ -13,7 +13,8 @@ from . import direct, workers
 from .compiled import kernel
 from .cpu import current
 from .direct import bias_of
-from .fft_plan import Plan, plan, roots, worth_threads
+from .fft_plan import Plan, plan, roots
+from .plan import worth_threads
 
 
 def _plan(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> Plan:

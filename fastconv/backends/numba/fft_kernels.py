@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 
 from . import vector
 from .fft_plan import CHUNK, RECORD
-from .kernels import BIAS_PER_CHANNEL, BIAS_PER_POSITION
+from .flags import BIAS_PER_CHANNEL, BIAS_PER_POSITION
 from .vector import (
     I32,
     I64,
@@ -928,7 +928,6 @@ def _fft_weight_signature(element: Any) -> Any:
     return types.int64(four, four, target, one, words, record, *(types.int64,) * 3)
 
 
-SOURCES = ("fft_kernels.py", "kernels.py", "fft_plan.py")
 BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"fft": _fft, "fft_weight": _fft_weight}
 SIGNATURES: dict[str, Callable[[Any], Any]] = {"fft": _fft_signature, "fft_weight": _fft_weight_signature}
 HELPERS = (  # callees first

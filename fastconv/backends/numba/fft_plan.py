@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...geometry import Geometry
+from .plan import worth_threads
 
 LEAST, MOST = 3, 22  # log2 of the complex points of a block
 TAPS = 16  # fewest for which it is considered
 PRODUCTS = 100_000
 BYTES = 512 << 20
 MARGIN = 1.3
-WORTH_THREADS = 600_000  # multiply-adds, as in C
 CHUNK = 64  # positions of a block that are brought in or out at a time
 _L1, _L2 = 32 << 10, 512 << 10
 _HOLD = 1 << 19  # bytes of spectra that are held while other ones pass by
@@ -158,11 +158,6 @@ def cheapest(operation: str, g: Geometry, threads: int, lanes: int, item: int) -
         if 2 << log2 >= min(needed, 32 * p.taps):
             break
     return min(found, key=lambda entry: entry[1])
-
-
-def worth_threads(g: Geometry, threads: int) -> int:
-    """As many threads as a call is worth."""
-    return threads if g.flops // 2 >= WORTH_THREADS else 1
 
 
 def unwise(operation: str, g: Geometry, item: int, threads: int, vector_bytes: int) -> str | None:

@@ -8,6 +8,7 @@ https://doi.org/10.1145/1356052.1356053), straight from the source where the ker
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,27 +19,16 @@ from .plan import flattened
 
 
 def workspace(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> int:
-    """Bytes of scratch that :func:`run` allocates."""
+    """Bytes of scratch that a call allocates."""
     if operation == "backward_weight":
         return gemm_weight.workspace(g, dtype, threads)
     return direct.workspace(operation, flattened(g), dtype, threads, panels=True)
 
 
-def run(
-    operation: str,
-    g: Geometry,
-    x: np.ndarray,
-    w: np.ndarray,
-    y: np.ndarray,
-    bias: np.ndarray | None,
-    threads: int,
-    strict: bool,
-) -> None:
-    """Carry out one operation: see :class:`fastconv.backends.Algorithm`."""
+def prepare(
+    operation: str, g: Geometry, dtype: np.dtype[Any], biases: int, threads: int, strict: bool
+) -> Callable[..., None]:
+    """The operation as a function of (x, w, y, bias): see :mod:`fastconv.repeated`."""
     if operation == "backward_weight":
-        gemm_weight.run(g, x, w, y, threads, strict)
-        return
-    flat = flattened(g)
-    if flat is not g:
-        x, y = x.reshape(flat.x_shape), y.reshape(flat.y_shape)
-    direct.run(operation, flat, x, w, y, bias, threads, strict, panels=True)
+        return gemm_weight.prepare(g, dtype, threads, strict)
+    return direct.prepare(operation, flattened(g), dtype, biases, threads, strict, panels=True)

@@ -12,12 +12,13 @@ from ...geometry import Geometry
 from . import direct, workers
 from .compiled import kernel
 from .cpu import Isa, current
-from .gemm_weight_kernels import STRICT
+from .flags import STRICT
 from .gemm_weight_plan import Plan, plan
+from .plan import worth_threads
 
 
 def _plan(g: Geometry, dtype: np.dtype[Any], threads: int, isa: Isa) -> Plan:
-    return plan(g, dtype.itemsize, threads if g.flops >= direct.WORTH_THREADS else 1, isa)
+    return plan(g, dtype.itemsize, worth_threads(g, threads), isa)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -26,17 +27,24 @@ def _prepare(g: Geometry, dtype: np.dtype[Any], threads: int, isa: Isa) -> tuple
 
 
 def workspace(g: Geometry, dtype: np.dtype[Any], threads: int) -> int:
-    """Bytes of scratch that :func:`run` allocates."""
+    """Bytes of scratch that a call allocates."""
     cut = _plan(g, dtype, threads, current())
     return cut.words * 8 + (cut.runs - 1) * g.K * (g.C // g.groups) * g.R * g.S * dtype.itemsize
 
 
-def run(g: Geometry, x: np.ndarray, w: np.ndarray, y: np.ndarray, threads: int, strict: bool) -> None:
-    """w = the gradient of the weights."""
-    (record, shares, runs, words), function = _prepare(g, x.dtype, threads, current())
-    scratch, flags = np.empty(words, np.int64), STRICT if strict else 0
-    more = np.empty((runs - 1) * w.size, w.dtype) if runs > 1 else direct.NO_BIAS[w.dtype.type]
-    arguments = (x, y, w, more, scratch, record, flags)
-    workers.run(functools.partial(function, *arguments), shares)
-    for number in range(runs - 1):
-        w += more[number * w.size : (number + 1) * w.size].reshape(w.shape)
+def prepare(g: Geometry, dtype: np.dtype[Any], threads: int, strict: bool) -> Callable[..., None]:
+    """backward_weight as a function of (x, w, y, None): see :mod:`fastconv.repeated`."""
+    (record, shares, runs, words), function = _prepare(g, dtype, threads, current())
+    x_shape, w_shape, y_shape = g.x_shape, g.w_shape, g.y_shape
+    flags, no_more = STRICT if strict else 0, direct.NO_BIAS[dtype.type]
+
+    def backward_weight(x: np.ndarray, w: np.ndarray, y: np.ndarray, bias: None) -> None:
+        w, scratch = w.reshape(w_shape), np.empty(words, np.int64)
+        more = np.empty((runs - 1, *w_shape), dtype) if runs > 1 else no_more
+        arguments = (x.reshape(x_shape), y.reshape(y_shape), w, more.reshape(-1), scratch, record, flags)
+        workers.run(functools.partial(function, *arguments), shares)
+        if runs > 1:
+            for part in more:
+                w += part
+
+    return backward_weight

@@ -24,6 +24,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from . import vector
+from .flags import STRICT
 from .gemm_weight_plan import INPUTS, OUTPUTS, RECORD, TAPS, TILES_A_TURN, most_scalars
 from .vector import (
     Emit,
@@ -38,7 +39,6 @@ from .vector import (
     void,
 )
 
-STRICT = 1  # of the flags: keep denormals
 _A_BLOCK = 16  # register tiles are numbered vectors * 16 + scalars
 
 
@@ -473,7 +473,6 @@ def _signature(element: Any) -> Any:
     return types.int64(four, four, types.Array(element, 4, "C"), types.Array(element, 1, "C"), *tail)
 
 
-SOURCES = ("gemm_weight_kernels.py", "gemm_weight_plan.py")
 BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"gemm_weight": _gemm_weight}
 SIGNATURES: dict[str, Callable[[Any], Any]] = {"gemm_weight": _signature}
 HELPERS = ("lay_offsets", "pack_x", "pack_y", "put_vector", "share_of", "box_of", "part_of")

@@ -35,6 +35,7 @@ from typing import Any
 import numba
 from numba import types
 
+from .flags import BIAS_PER_CHANNEL, BIAS_PER_POSITION, GUARDED, STRICT
 from .plan import BY_CHANNELS, BY_GROUPS, RECORD
 from .row_blocks import row_block
 from .vector import (
@@ -54,9 +55,6 @@ from .vector import (
     store_pieces,
     transpose,
 )
-
-# bits of `flags`
-STRICT, GUARDED, BIAS_PER_CHANNEL, BIAS_PER_POSITION = 1, 2, 4, 8
 
 
 def clip(value: int, low: int, high: int) -> int:
@@ -749,7 +747,6 @@ SIGNATURES: dict[str, Callable[[Any], Any]] = {
     "gradient": lambda element: _signature(element, False),
 }
 
-SOURCES = ("kernels.py", "plan.py", "row_blocks.py")
 HELPERS = (  # callees first
     *(
         "clip",

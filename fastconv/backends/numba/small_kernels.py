@@ -150,5 +150,4 @@ BUILDERS = {
     "small_backward_weight": _backward_weight,
 }
 SIGNATURES = dict.fromkeys(BUILDERS, _signature)
-SOURCES = ("small_kernels.py", "objects.py")
 HELPERS = ()

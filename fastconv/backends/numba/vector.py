@@ -5,7 +5,7 @@ the peak. So the innermost blocks are written here as IR over ``<L x float>`` wi
 everything around them (packing order, tiles, threads) is plain Numba in :mod:`.kernels`.
 
 Every intrinsic takes addresses as ``intp``; its first argument is an array that gives the element type and nothing
-else. The vector length is that of :data:`target`, which :mod:`.compiled` sets, under its lock, before it compiles.
+else. The vector length is that of :data:`target`, which :mod:`.build` sets, under a lock, before it compiles.
 
 Each block is a function of its own inside the LLVM module (``noinline``), one for each shape of :func:`block_shapes`; a
 ``switch`` on the shape's number calls it. So each keeps all registers for itself, and the kernel around it stays small

@@ -16,13 +16,13 @@ from ...geometry import Geometry
 from . import direct, workers
 from .compiled import kernel
 from .cpu import Isa, current
-from .kernels import STRICT
-from .winograd_kernels import SECOND_STAGE
+from .flags import SECOND_STAGE, STRICT
+from .plan import worth_threads
 from .winograd_plan import Plan, is_strided, plan
 
 
 def _plan(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, isa: Isa) -> Plan:
-    return plan(operation, g, dtype.itemsize, threads if g.flops >= direct.WORTH_THREADS else 1, isa)
+    return plan(operation, g, dtype.itemsize, worth_threads(g, threads), isa)
 
 
 @functools.lru_cache(maxsize=1024)

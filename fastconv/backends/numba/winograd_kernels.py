@@ -32,7 +32,7 @@ from typing import Any
 import numba
 from numba import types
 
-from .kernels import BIAS_PER_CHANNEL, BIAS_PER_POSITION, STRICT
+from .flags import BIAS_PER_CHANNEL, BIAS_PER_POSITION, SECOND_STAGE, STRICT
 from .vector import address, all_finite, fill_with, flush_denormals, lanes, restore_mode
 from .winograd_blocks import (
     multiply_tiles,
@@ -43,8 +43,6 @@ from .winograd_blocks import (
     turn_rows,
 )
 from .winograd_plan import RECORD, STRIDED_RECORD
-
-SECOND_STAGE = 2  # a bit of `flags`, beside STRICT and those of the bias
 
 
 def tile_start(outputs: int, step: int, tile: int) -> int:
@@ -311,7 +309,6 @@ SIGNATURES: dict[str, Callable[[Any], Any]] = {
     "winograd": functools.partial(_signature, RECORD),
     "winograd_strided": functools.partial(_signature, STRIDED_RECORD),
 }
-SOURCES = ("winograd_kernels.py", "kernels.py", "winograd_blocks.py", "winograd_plan.py")
 HELPERS = (  # callees first
     *("tile_start", "tile_begin", "tile_reach", "segment_of", "segments_of"),
     *("inputs_to_v", "weights_to_u", "multiply", "outputs_of"),

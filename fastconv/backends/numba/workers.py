@@ -4,7 +4,7 @@ The kernels are the same machine code for any number of threads: a call is cut i
 the first one and sleeping Python threads the others, all without the GIL. So none of Numba's threading layers is used:
 no second compilation, nothing that aborts when two Python threads call at once, nothing that hangs after a fork. In a
 forked child the caller runs all shares, to the same bits: processes that fork share the CPUs as it is. A hand-over
-costs about 10 us, paid only above :data:`.direct.WORTH_THREADS`.
+costs about 10 us, paid only above :data:`.plan.WORTH_THREADS`.
 """
 
 from __future__ import annotations
