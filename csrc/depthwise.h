@@ -341,6 +341,7 @@ typedef struct {
     ptrdiff_t taps;                    /* of one kernel row, all sources */
     ptrdiff_t block_rows, blocks_h, block_cols, blocks_w;
     int far;                           /* the source does not stay near the core from one call to the next */
+    ptrdiff_t margin;                  /* 0, or where pixels begin in packed rows whose ends stay zero */
     const real *from, *w;
     real *to;
     ptrdiff_t *column;
@@ -402,7 +403,10 @@ static FC(depthwise) FC(plan_depthwise)(const fc_geometry *g, fc_operation opera
     s->packed_rows = FC(packed_rows)(&d, d.block_rows);
     s->plane = s->packed_rows * s->pitch + LANES;
     s->channel = s->phases_w * s->plane;
-    d.box_bytes = fc_round_up((size_t)(d.sources * s->channel + reach_w + LANES) * sizeof(real));
+    const ptrdiff_t inside = fc_min(s->W, s->pitch - s->pad_w);
+    if (s->phases_w == 1 && s->stride_w == 1 && d.blocks_w == 1 && s->pad_w > 0 && s->pad_h >= 0 && inside >= LANES)
+        d.margin = fc_ceil_div(s->pad_w, LANES) * LANES;
+    d.box_bytes = fc_round_up((size_t)(d.sources * s->channel + reach_w + 2 * LANES) * sizeof(real));
     return d;
 }
 
@@ -445,15 +449,59 @@ static void FC(row_block)(ptrdiff_t R, ptrdiff_t stride, FC(row_run) run, ptrdif
     FC(row_column)(R, stride, stride == 1 && R == 3 && run.taps == 3 ? FC_THREE_BY_THREE : FC_ONE_VECTOR, run, rows);
 }
 
+/* The margins of the boxes of `workers` workers, the boxes `step` bytes apart. */
+static void FC(clear_margins)(const FC(depthwise) *d, char *boxes, size_t step, int workers) {
+    for (int i = 0; d->margin && i < workers; i++)
+        memset(boxes + (size_t)i * step, 0, d->box_bytes);
+}
+
+/* Packing where margins are zero already: pixels alone are copied, whole vectors of them, a row's last one overlapping.
+ * By rows: by columns of vectors, as pack_box does, it is as slow as that. Rows above and below the plane have to be
+ * cleared only where another block put pixels there. */
+static void FC(pack_between_margins)(const FC(depthwise) *d, const real *from, ptrdiff_t i0, ptrdiff_t rows,
+                                     real *box) {
+    const fc_stencil *s = &d->s;
+    const ptrdiff_t pitch = s->pitch, W = fc_min(s->W, pitch - s->pad_w), last = W - LANES;
+    const ptrdiff_t first = fc_clip(s->pad_h - i0, 0, rows), end = fc_clip(s->H + s->pad_h - i0, first, rows);
+    for (ptrdiff_t c = 0; c < s->channels; c++) {
+        const real *const x = from + c * s->src_channel + (i0 + first - s->pad_h) * s->src_row;
+        real *const to = box + c * s->channel + s->pad_w;
+        const real *row = x;
+        real *at = to + first * pitch;
+        for (ptrdiff_t i = first; i < end; i++, row += s->src_row, at += pitch) {
+            const vec tail = FC(load)(row + last);
+            for (ptrdiff_t j = 0; j < last; j += LANES)
+                FC(store)(at + j, FC(load)(row + j));
+            FC(store)(at + last, tail);
+        }
+        for (ptrdiff_t i = 0; d->blocks_h > 1 && i < rows; i++)
+            if (i < first || i >= end)
+                memset(to + i * pitch, 0, (size_t)W * sizeof(real));
+    }
+}
+
+/* Packs what `rows` rows of the grid need, from packed row i0 and packed column j0 on; where that begins. Margins that
+ * stay make the whole call 1.05 to 1.1 times as fast (5x5 and 7x7 on planes of 28x28, Zen 3). */
+static const real *FC(pack_depthwise)(const FC(depthwise) *d, const real *from, ptrdiff_t i0, ptrdiff_t j0,
+                                      ptrdiff_t rows, real *box) {
+    if (!d->margin) {
+        FC(pack_box)(&d->s, from, i0, j0, FC(packed_rows)(d, rows), box);
+        return box;
+    }
+    box += d->margin - d->s.pad_w; /* so that copies are aligned */
+    FC(pack_between_margins)(d, from, i0, FC(packed_rows)(d, rows), box);
+    return box;
+}
+
 static void FC(depthwise_item)(void *context, ptrdiff_t i, int number) {
     const FC(depthwise) *d = context;
     const fc_stencil *s = &d->s;
-    real *box = (real *)(d->boxes + (size_t)number * d->box_bytes);
     const ptrdiff_t j0 = i % d->blocks_w * d->block_cols, cols = fc_min(d->block_cols, s->cols - j0);
     i /= d->blocks_w;
     const ptrdiff_t i0 = i % d->blocks_h * d->block_rows, rows = fc_min(d->block_rows, s->rows - i0);
     const ptrdiff_t plane = i / d->blocks_h, channel = plane % d->g.groups, R = d->g.R;
-    FC(pack_box)(s, d->from + plane * d->sources * s->src_channel, i0 * d->stride, j0, FC(packed_rows)(d, rows), box);
+    const real *box = FC(pack_depthwise)(d, d->from + plane * d->sources * s->src_channel, i0 * d->stride, j0, rows,
+                                         (real *)(d->boxes + (size_t)number * d->box_bytes));
     if (d->far) {
         const ptrdiff_t below = rows * d->stride * s->W;
         const real *next = d->from + plane * s->src_channel + i0 * d->stride * s->W + below;
@@ -537,6 +585,7 @@ static void FC(depthwise_forward)(const fc_call *call) {
     d.from = call->x;
     d.to = call->y;
     d.w = call->w;
+    FC(clear_margins)(&d, d.boxes, d.box_bytes, threads);
     fc_parallel(threads, d.g.N * d.g.groups * d.blocks_h * d.blocks_w, call->keep_denormals, FC(depthwise_item), &d);
 }
 
@@ -563,5 +612,6 @@ static void FC(depthwise_backward_input)(const fc_call *call) {
     d.from = call->y;
     d.to = call->x;
     d.w = d.weights;
+    FC(clear_margins)(&d, d.boxes, d.box_bytes, threads);
     fc_parallel(threads, d.g.N * d.g.groups * d.blocks_h * d.blocks_w, call->keep_denormals, FC(depthwise_item), &d);
 }

@@ -243,7 +243,7 @@ static void FC(depthwise_weight_item)(void *context, ptrdiff_t item, int number)
     const FC(depthwise) *d = &dw->d;
     const fc_stencil *s = &d->s;
     char *const space = d->boxes + (size_t)number * (d->box_bytes + dw->sums_bytes);
-    real *const sums = (real *)space, *const box = (real *)(space + dw->sums_bytes);
+    real *const sums = (real *)space;
     const ptrdiff_t channel = item / dw->parts, part = item % dw->parts, numbers = d->g.R * d->g.S;
     const ptrdiff_t first = fc_part(d->outputs, dw->parts, part), end = fc_part(d->outputs, dw->parts, part + 1);
     memset(sums, 0, dw->sums_bytes);
@@ -252,7 +252,7 @@ static void FC(depthwise_weight_item)(void *context, ptrdiff_t item, int number)
         const ptrdiff_t i0 = b / d->blocks_w % d->blocks_h * d->block_rows, rows = fc_min(d->block_rows, s->rows - i0);
         const ptrdiff_t plane = b / d->blocks_w / d->blocks_h * d->g.groups + channel;
         const real *x = (const real *)d->call->x + plane * s->src_channel;
-        FC(pack_box)(s, x, i0 * d->stride, j0, FC(packed_rows)(d, rows), box);
+        const real *box = FC(pack_depthwise)(d, x, i0 * d->stride, j0, rows, (real *)(space + dw->sums_bytes));
         const real *y = (const real *)d->call->y + plane * d->outputs * s->dst_channel + i0 * s->dst_row + j0;
         for (ptrdiff_t o = first; o < end; o++)
             for (ptrdiff_t row = 0; row < fc_min(d->step, rows); row++) { /* rows `step` apart share their input */
@@ -298,5 +298,6 @@ static void FC(depthwise_backward_weight)(const fc_call *call) {
     }
     FC(depthwise_weight) dw = FC(plan_depthwise_weight)(&call->geometry, threads);
     dw.d = FC(begin_depthwise)(call, FC_FORWARD, 1);
+    FC(clear_margins)(&dw.d, dw.d.boxes + dw.sums_bytes, dw.d.box_bytes + dw.sums_bytes, threads);
     fc_parallel(threads, dw.d.g.groups * dw.parts, call->keep_denormals, FC(depthwise_weight_item), &dw);
 }
