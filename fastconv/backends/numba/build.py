@@ -60,6 +60,9 @@ class _Codegen(JITCPUCodegen):  # type: ignore[misc]
                 function.linkage = "internal"
         passes, builder = self._module_pass_manager(loop_vectorize=False, slp_vectorize=False)
         passes.run(module, builder)
+        missing = [function.name for function in module.functions if function.name.startswith(("numba_", "NRT_"))]
+        if missing:  # what needs them crashes in a process that has not imported numba
+            raise RuntimeError(f"{library.name} calls functions of Numba's run time: {', '.join(missing)}")
         code: bytes = self._tm.emit_object(module)
         return code
 

@@ -627,12 +627,12 @@ def _gradient(
         else:
             tile_low, tile_high = p.tiles * share // p.shares, p.tiles * (share + 1) // p.shares
 
-        flat_out = out.reshape(out.size)
         finite = True
         for group in range(group_low, group_high):
             size = channels * window
             first = (group * outputs + k_low) * size
-            flat_out[first : first + (k_high - k_low) * size] = 0
+            for k in range(group * outputs + k_low, group * outputs + k_high):
+                out[k] = 0
             for c_from in range(0, channels, p.block_channels):
                 c_count = min(p.block_channels, channels - c_from)
                 taps = c_count * window
