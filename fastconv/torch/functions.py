@@ -50,8 +50,9 @@ def conv1d(
 ) -> Tensor:
     """1-D convolution of tensors by fastconv's kernels, as ``torch.nn.functional.conv1d``.
 
-    Differentiable any number of times; works under ``torch.compile``, ``torch.export``, ``torch.func`` and autocast
-    (where it is done in float32). Nothing is copied but inputs that are not contiguous, channels-last ones among them.
+    Differentiable any number of times; works under ``torch.compile``, ``torch.export``, ``torch.func`` (of which a
+    compiled function may use ``vmap`` alone) and autocast (where it is done in float32). Nothing is copied but inputs
+    that are not contiguous, channels-last ones among them.
 
     Parameters
     ----------
