@@ -16,7 +16,8 @@
     fft         convolution by FFT: fft, fft_plan, fft_kernels
     small       a handful of numbers: small, small_kernels; objects: arrays as arguments that cost nothing
     batch       an image in each lane: batch, batch_plan, batch_kernels
-    depthwise   one input channel a group: depthwise, depthwise_plan, depthwise_kernels, depthwise_weight_kernels
+    depthwise   one input channel a group: depthwise, depthwise_plan, depthwise_kernels,
+                depthwise_plane_kernels (3x3 planes read where they are), depthwise_weight_kernels
     cpu         the list of vector instruction sets
 """
 

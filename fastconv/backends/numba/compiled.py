@@ -43,6 +43,7 @@ MODULES = {
     "fft": "fft_kernels",
     "fft_weight": "fft_kernels",
     "depthwise": "depthwise_kernels",
+    "depthwise_planes": "depthwise_plane_kernels",
     "depthwise_rows": "depthwise_kernels",
     "depthwise_row_weights": "depthwise_kernels",
     "depthwise_weights": "depthwise_weight_kernels",
@@ -57,6 +58,7 @@ _SOURCES = {
     "winograd_kernels": ("winograd_blocks", "winograd_plan"),
     "fft_kernels": ("fft_plan",),
     "depthwise_kernels": ("depthwise_plan",),
+    "depthwise_plane_kernels": ("depthwise_plan",),
     "depthwise_weight_kernels": ("depthwise_kernels", "depthwise_plan"),
 }
 _COMMON = ("build", "cpu", "flags", "machine_code", "objects", "vector")

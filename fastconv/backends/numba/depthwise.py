@@ -16,13 +16,13 @@ from .direct import NO_BIAS
 from .flags import STRICT
 
 
-def _plan(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> Plan:
-    return plan(operation, g, max(1, threads), current().vector_bytes // dtype.itemsize, dtype.itemsize)
+def _plan(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, packed: bool = False) -> Plan:
+    return plan(operation, g, max(1, threads), current().vector_bytes // dtype.itemsize, dtype.itemsize, packed)
 
 
 def workspace(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> int:
     """Bytes of scratch that :func:`run` allocates: at most that of its own or of the direct summation."""
-    cut = _plan(operation, g, dtype, threads)
+    cut = _plan(operation, g, dtype, threads, packed=True)  # what may be packed needs more
     own = cut.words * 8 + cut.weights_bytes
     return max(own, cut.weights_bytes + direct.workspace(operation, g, dtype, threads))
 
@@ -39,6 +39,10 @@ def run(
 ) -> None:
     """Carry out one operation: see :class:`fastconv.backends.Algorithm`."""
     cut = _plan(operation, g, x.dtype, threads)
+    if cut.in_place:
+        if _run_in_place(cut, operation, g, x, w, y, bias, strict):
+            return
+        cut = _plan(operation, g, x.dtype, threads, packed=True)
     scratch, flags = np.empty(cut.words, np.int64), STRICT if strict else 0
     if operation == "backward_weight":
         name = "depthwise_row_weights" if g.R == 1 else "depthwise_weights"
@@ -56,6 +60,36 @@ def run(
     workers.run(functools.partial(function, *arguments), cut.shares)
     if bias is not None and bias.ndim > 1:
         y += bias
+
+
+def _run_in_place(
+    cut: Plan,
+    operation: str,
+    g: Geometry,
+    x: np.ndarray,
+    w: np.ndarray,
+    y: np.ndarray,
+    bias: np.ndarray | None,
+    strict: bool,
+) -> bool:
+    """Whether the weights are finite, and the result so done: others must meet the padding, as 0 times inf is NaN."""
+    source, target, weights = (x, y, w) if operation == "forward" else (y, x, _turned(w, g))
+    values = NO_BIAS[x.dtype.type] if bias is None or bias.ndim > 1 else bias
+    function = kernel("depthwise_planes", x.dtype, current())
+    arguments = (
+        source,
+        weights.reshape(-1),
+        target,
+        values,
+        np.empty(0, np.int64),
+        cut.record,
+        STRICT if strict else 0,
+    )
+    if workers.run(functools.partial(function, *arguments), cut.shares):
+        return False
+    if bias is not None and bias.ndim > 1:
+        y += bias
+    return True
 
 
 def _turned(w: np.ndarray, g: Geometry) -> np.ndarray:

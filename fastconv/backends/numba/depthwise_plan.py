@@ -23,6 +23,7 @@ ROW_SPAN = 1024  # backward_weight: outputs to a span
 ROW_TAPS = 6  # backward_weight: in registers, two sums each
 ROW_MOST_TAPS = 32  # backward_weight: above, register blocks of several taps and vectors load less
 _BYTES = 16 << 10  # a packed block: half of level 1
+_FAR = 6 << 20  # bytes of source and result that do not stay near the core, where planes are not packed
 _COLUMNS = 1024  # most columns of a block
 
 _FIELDS = (
@@ -35,6 +36,7 @@ _FIELDS = (
     # one kernel row: taps from one to the next, and from the first to the last
     *("dilation", "reach"),
     "parts",  # backward_weight: of a channel's outputs
+    "far",  # planes read where they are: source and target are large
     *("box_at", "phases_at", "worker_words", "shares"),
 )
 RECORD = np.dtype([(name, np.int64) for name in _FIELDS])
@@ -100,6 +102,7 @@ class Plan(NamedTuple):
     shares: int
     words: int  # int64 of scratch
     weights_bytes: int  # of a copy of the weights, turned round
+    in_place: bool  # planes are read where they are
 
 
 def _up(value: int, unit: int) -> int:
@@ -107,15 +110,18 @@ def _up(value: int, unit: int) -> int:
 
 
 @functools.lru_cache(maxsize=512)
-def plan(operation: str, g: Geometry, threads: int, lanes: int, item: int) -> Plan:
-    """The plan of an operation."""
+def plan(operation: str, g: Geometry, threads: int, lanes: int, item: int, packed: bool = False) -> Plan:
+    """The plan of an operation; `packed`: even where planes could be read where they are."""
     threads = worth_threads(g, threads)
+    in_place = False
     if g.R == 1:
         values = _rows_plan(operation, g, threads, lanes, item)
     elif g.stride == (2, 2) and operation == "backward_input":
         values = _strided_plan(g, lanes, item)
     elif operation == "backward_weight":
         values = _weights_plan(g, threads, lanes, item)
+    elif in_place := not packed and _in_place(operation, g, lanes):
+        values = _in_place_plan(operation, g, threads, item)
     else:
         values = _planes_plan(operation, g, threads, lanes, item)
     shares = min(threads, values["items"])
@@ -125,10 +131,38 @@ def plan(operation: str, g: Geometry, threads: int, lanes: int, item: int) -> Pl
     for name, value in values.items():
         record[name] = value
     turned = g.K * g.R * g.S * item if operation == "backward_input" else 0
-    return Plan(record, shares, shares * words + 8, turned)
+    return Plan(record, shares, shares * words + 8, turned, in_place)
 
 
-# Each of the three gives the record's fields, and `end`, the bytes of scratch of a share.
+def _in_place(operation: str, g: Geometry, lanes: int) -> bool:
+    """Whether planes are read where they are: see ``csrc/depthwise_plane.h``."""
+    plain = g.stride == (1, 1) and g.dilation == (1, 1) and g.groups == g.K
+    if operation == "backward_weight" or (g.R, g.S) != (3, 3) or not plain:
+        return False
+    (top, left), (H, W), (rows, cols) = _planes(operation, g)
+    paddings = (top, left, rows + 2 - top - H, cols + 2 - left - W)
+    return min(top, left) >= 0 and max(paddings) <= 2 and H >= 3 and min(W, cols) >= lanes
+
+
+def _planes(operation: str, g: Geometry) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Padding before, source and result of a 3x3 kernel."""
+    if operation == "forward":
+        return g.pad, (g.H, g.W), (g.P, g.Q)
+    return (2 - g.pad[0], 2 - g.pad[1]), (g.P, g.Q), (g.H, g.W)
+
+
+def _in_place_plan(operation: str, g: Geometry, threads: int, item: int) -> dict[str, int]:
+    pads, source, (rows, cols) = _planes(operation, g)
+    planes, parts = g.N * g.groups, 1
+    if threads > 1 and planes < 4 * threads:
+        parts = max(1, min(rows // TILE_ROWS[0], -(-4 * threads // planes)))
+    values = {"groups": g.groups, "rows": rows, "cols": cols, "pad_h": pads[0], "pad_w": pads[1]}
+    values |= {"from_h": source[0], "from_w": source[1], "blocks_h": parts, "items": planes * parts}
+    values["far"] = int(planes * (source[0] * source[1] + rows * cols) * item > _FAR)
+    return values | {"end": 0}
+
+
+# Each of these gives the record's fields, and `end`, the bytes of scratch of a share.
 
 
 def _planes_plan(operation: str, g: Geometry, threads: int, lanes: int, item: int) -> dict[str, int]:
