@@ -13,7 +13,6 @@ import fastconv as fc
 from fastconv.backends import load, usable
 from fastconv.geometry import Geometry, conv_geometry
 
-CYTHON = [k for k in FAST_KERNELS if k.backend == "cython"]
 WITH_ISAS = [k for k in FAST_KERNELS if k.isa is not None and k.backend == "numba"]
 
 
@@ -47,14 +46,14 @@ def test_backends_answer_alike_where_it_serves(kernels: Kernels) -> None:
     try:
         answers = set()
         for g in random_geometries(600):
-            for operation in ("forward", "backward_input"):
+            for operation in ("forward", "backward_input", "backward_weight"):
                 ours, theirs = (
                     a.unsupported(operation, g, dtype) or a.unwise(operation, g, dtype, 1)
                     for a in (winograd("numba"), winograd("cython"))
                 )
                 assert ours == theirs, f"{operation} on {g}"
                 answers.add(theirs)
-        assert len(answers) == 11, "each answer should have been asked for"
+        assert len(answers) == 12, "each answer should have been asked for"
     finally:
         compiled.use_isa(before[0])
         numba.use_isa(before[1])
@@ -77,9 +76,6 @@ STRIDED = [
 def test_stride_2_on_odd_sizes_and_paddings(fast_kernels: Kernels, threads: int, dtype: str) -> None:
     """Against direct summation in float64, with a bias for each channel or each position."""
     algorithm, direct = winograd(fast_kernels.backend), load("reference").ALGORITHMS[0]
-    operations = [("forward", 2), ("backward_input", 0)]
-    if fast_kernels.backend == "cython":  # the only one that has the weights' gradient
-        operations.append(("backward_weight", 1))
     for number, (axes, kernel, size, padding, batch) in enumerate(STRIDED):
         stride = (1, 2) if kernel == (1, 3) else 2
         shapes = (batch, 18, *size), (22, 9, *kernel)
@@ -88,7 +84,7 @@ def test_stride_2_on_odd_sizes_and_paddings(fast_kernels: Kernels, threads: int,
         bias = rng.standard_normal(g.K if number % 2 else (g.K, g.P, g.Q)).astype(dtype)
         if 1 in (g.P, g.Q) and axes == 2 and kernel == (3, 3):  # one output of an axis: its stride counts as 1
             continue
-        for operation, at in operations:
+        for operation, at in ("forward", 2), ("backward_input", 0), ("backward_weight", 1):
             arrays = [rng.standard_normal(shape).astype(dtype) for shape in (g.x_shape, g.w_shape, g.y_shape)]
             arrays[at][:] = np.nan
             added = bias if operation == "forward" else None
@@ -126,8 +122,6 @@ WEIGHTS: list[tuple[int, int, int, tuple[int, ...], int, Any, dict[str, Any]]] =
 ]
 
 
-@pytest.mark.skipif("cython" not in usable(), reason="the extension was not built: no other backend has weights")
-@pytest.mark.parametrize("fast_kernels", CYTHON, ids=str, indirect=True)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_gradient_of_weights(fast_kernels: Kernels, threads: int, dtype: str) -> None:
     algorithm, direct = winograd(fast_kernels.backend), load("reference").ALGORITHMS[0]
@@ -144,8 +138,6 @@ def test_gradient_of_weights(fast_kernels: Kernels, threads: int, dtype: str) ->
         assert error <= (5e-6 if dtype == "float32" else 1e-14), g
 
 
-@pytest.mark.skipif("cython" not in usable(), reason="the extension was not built: no other backend has weights")
-@pytest.mark.parametrize("fast_kernels", CYTHON, ids=str, indirect=True)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])
 def test_weights_that_are_not_finite_stay_where_they_belong(fast_kernels: Kernels, bad: float) -> None:
     g, _ = conv_geometry(2, (1, 8, 20, 20), (8, 8, 3, 3), padding=1)
@@ -159,11 +151,11 @@ def test_weights_that_are_not_finite_stay_where_they_belong(fast_kernels: Kernel
     assert (np.isfinite(w) == ~touched).all()
 
 
-@pytest.mark.skipif("cython" not in usable(), reason="the extension was not built: no other backend has weights")
-def test_weights_are_taken_where_tiles_are_many_and_never_when_strict() -> None:
+@pytest.mark.parametrize("backend", [name for name in ("cython", "numba") if name in usable()])
+def test_weights_are_taken_where_tiles_are_many_and_never_when_strict(backend: str) -> None:
     def chosen(channels: int, size: int) -> str:
         shapes = (1, channels, size, size), (channels, channels, 3, 3)
-        return fc.explain(*shapes, padding=1, operation="backward_weight", backend="cython").algorithm
+        return fc.explain(*shapes, padding=1, operation="backward_weight", backend=backend).algorithm
 
     assert chosen(64, 56) == "winograd"
     assert chosen(256, 14) == "winograd"

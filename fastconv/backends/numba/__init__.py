@@ -12,7 +12,8 @@
     vector      the register blocks: LLVM vector IR; row_blocks, those that go along rows
     gemm        direct, with vectors of positions copied side by side before use; gemm_rule says where that pays;
                 backward_weight as a matrix product: gemm_weight, gemm_weight_plan, gemm_weight_kernels
-    winograd    Winograd's algorithm, in the same order: winograd, winograd_plan, winograd_kernels, winograd_blocks
+    winograd    Winograd's algorithm, in the same order: winograd, winograd_plan, winograd_kernels, winograd_blocks;
+                backward_weight: winograd_weight, winograd_weight_kernels, winograd_weight_blocks
     fft         convolution by FFT: fft, fft_plan, fft_kernels
     small       a handful of numbers: small, small_kernels; objects: arrays as arguments that cost nothing
     batch       an image in each lane: batch, batch_plan, batch_kernels
@@ -183,13 +184,13 @@ class _Winograd(_Algorithm):
     exact = False
 
     def unsupported(self, operation: str, g: Geometry, dtype: np.dtype[Any]) -> str | None:
-        if operation == "backward_weight":
-            return "for forward and backward_input alone"
         return super().unsupported(operation, g, dtype) or winograd_plan.unsupported(g)
 
     def unwise(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> str | None:
         from .cpu import current
 
+        if operation == "backward_weight":
+            return winograd_plan.unwise_weight(g, current().vector_bytes)
         return winograd_plan.unwise(operation, g, current().vector_bytes)
 
 

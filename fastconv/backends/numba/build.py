@@ -12,6 +12,7 @@ interface), gives up the lock that Python threads share, and calls the kernel.
 from __future__ import annotations
 
 import importlib
+import sys
 from functools import cached_property
 from typing import Any
 
@@ -107,7 +108,10 @@ def object_file(name: str, dtype: np.dtype[Any], isa: Isa) -> bytes:
         # Fresh callees, as their code depends on the target too.
         for helper in module.HELPERS:
             plain = getattr(module, helper)
-            setattr(module, helper, _Dispatcher(getattr(plain, "py_func", plain), targetoptions=_OPTIONS))
+            plain = getattr(plain, "py_func", plain)
+            fresh = _Dispatcher(plain, targetoptions=_OPTIONS)
+            for place in (module, sys.modules[plain.__module__]):  # where it is from, for others from there
+                setattr(place, helper, fresh)
         kernel = _Dispatcher(module.BUILDERS[name](""), targetoptions=_OPTIONS)
         kernel.compile(kinds)
         (compiled,) = kernel.overloads.values()

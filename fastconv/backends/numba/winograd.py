@@ -1,4 +1,4 @@
-"""Winograd's algorithm: forward and backward_input with fewer multiplications.
+"""Winograd's algorithm: fewer multiplications. backward_weight: see :mod:`.winograd_weight`.
 
 3x3 and 5x5 kernels and rows of 2 to 7 taps, at stride 2 3x3 kernels and rows of 3 taps; errors in float32 are 1e-6 to
 4e-6 of the largest output. Where an output is not finite the whole call is done again by direct summation.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...geometry import Geometry
-from . import direct, workers
+from . import direct, winograd_weight, workers
 from .compiled import kernel
 from .cpu import Isa, current
 from .flags import SECOND_STAGE, STRICT
@@ -35,6 +35,8 @@ def _prepare(
 
 def workspace(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> int:
     """Bytes of scratch that :func:`run` allocates at a time."""
+    if operation == "backward_weight":
+        return winograd_weight.workspace(g, dtype, threads)
     own = _plan(operation, g, dtype, threads, current()).scratch_words * 8
     return max(own, direct.workspace(operation, g, dtype, threads))
 
@@ -49,7 +51,10 @@ def run(
     threads: int,
     strict: bool,
 ) -> None:
-    """Carry out forward or backward_input: see :class:`fastconv.backends.Algorithm`."""
+    """Carry out one operation: see :class:`fastconv.backends.Algorithm`."""
+    if operation == "backward_weight":
+        winograd_weight.run(g, x, w, y, threads, strict)
+        return
     if not _transform(operation, g, x, w, y, bias, threads, strict):
         direct.run(operation, g, x, w, y, bias, threads, strict)
 

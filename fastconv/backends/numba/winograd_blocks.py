@@ -9,7 +9,7 @@ At stride 2 an axis has two phases: the first has the 8 points of a row, or thos
 transform at all.
 
 Each transform is one function for each kernel, or for each number of outputs, of the stride that the kernel around it
-is compiled for: see `_kernels` and `_results`. Distances are in bytes but where they count inputs or outputs.
+is compiled for: see `kernels` and `_results`. Distances are in bytes but where they count inputs or outputs.
 """
 
 from __future__ import annotations
@@ -30,13 +30,12 @@ from .winograd_plan import (
     PLANE,
     POINTS_1D,
     POINTS_2D,
-    RECORD,
     SLAB,
     first_phase,
     register_tiles,
 )
 
-_PAIRS = {2: (0.5**0.5, 2**0.5), 3: (0.5, 1.0, 2.0)}
+PAIRS = {2: (0.5**0.5, 2**0.5), 3: (0.5, 1.0, 2.0)}
 _DIVISORS = {2: (-1.5, 6.0), 3: (1.40625, -4.5, 90.0)}
 _AHEAD = 8  # in-channels that weights are asked for before they are needed
 
@@ -45,12 +44,10 @@ _Body = Callable[[Emit, Sequence[Any]], None]
 
 def _points(p: Any) -> tuple[int, int]:
     """Points of an axis of a plane, and of a row, of the plan `p`: a type of Numba."""
-    if len(p.fields) == len(RECORD.fields or ()):
-        return POINTS_2D, POINTS_1D
-    return 2 * PHASE_2D + 1, 2 * PHASE_1D + 1
+    return (2 * PHASE_2D + 1, 2 * PHASE_1D + 1) if "strided" in p.fields else (POINTS_2D, POINTS_1D)
 
 
-def _kernels(p: Any) -> dict[int, tuple[int, int, int, int]]:
+def kernels(p: Any) -> dict[int, tuple[int, int, int, int]]:
     """What the plan calls a kernel -> (points down, points across, kernel rows, kernel columns)."""
     plane, row = _points(p)
     rows, planes = (range(2, 8), (3, 5)) if row == POINTS_1D else ((3,), (3,))
@@ -58,25 +55,28 @@ def _kernels(p: Any) -> dict[int, tuple[int, int, int, int]]:
     return found | {PLANE + taps: (plane, plane, taps, taps) for taps in planes}
 
 
-def _results(p: Any) -> dict[int, tuple[int, int, int, int]]:
-    """What the plan calls a result -> (points down, points across, rows of outputs, columns of outputs)."""
+def _results(p: Any, phases: Sequence[int] = (1, 2)) -> dict[int, tuple[int, int, int, int]]:
+    """What the plan calls a result -> (points down, points across, rows of outputs, columns of outputs).
+
+    At stride 2, outputs of so many `phases`.
+    """
     plane, row = _points(p)
     if row == POINTS_1D:
-        shapes = _kernels(p).values()
+        shapes = kernels(p).values()
         tiles = [(down, across, down + 1 - rows, across + 1 - cols) for down, across, rows, cols in shapes]
     else:
-        tiles = [(1, row, 1, times * PHASE_1D) for times in (1, 2)]
-        tiles += [(plane, plane, times * PHASE_2D, times * PHASE_2D) for times in (1, 2)]
+        tiles = [(1, row, 1, times * PHASE_1D) for times in phases]
+        tiles += [(plane, plane, times * PHASE_2D, times * PHASE_2D) for times in phases]
     return {(PLANE if tile[0] > 1 else 0) + tile[3]: tile for tile in tiles}
 
 
-def _with_plan(like: Any, p: Any, integers: int, codegen_body: _Body) -> Any:
+def with_plan(like: Any, p: Any, integers: int, codegen_body: _Body) -> Any:
     """An intrinsic's answer: it takes the array, the plan, of which only the types matter, and so many integers."""
     signature = types.void(like, p, *(types.intp,) * integers)
     return signature, void(lambda emit, args: codegen_body(emit, args[1:]))
 
 
-def _choose(emit: Emit, name: str, bodies: dict[int, _Body], args: Sequence[Any]) -> None:
+def choose(emit: Emit, name: str, bodies: dict[int, _Body], args: Sequence[Any]) -> None:
     """Call the body whose key is args[0] on the others: each a function of its own, with all registers for itself."""
     calls: dict[int, Callable[[], None]] = {
         key: functools.partial(call_apart, emit, f"{name}.{key}", body, args[1:]) for key, body in bodies.items()
@@ -84,11 +84,11 @@ def _choose(emit: Emit, name: str, bodies: dict[int, _Body], args: Sequence[Any]
     emit.cases(args[0], calls, lambda: None)
 
 
-def _real(emit: Emit, value: float) -> ir.Constant:
+def real(emit: Emit, value: float) -> ir.Constant:
     return ir.Constant(emit.vector, [ir.Constant(emit.element, value)] * emit.lanes)
 
 
-class _Sum:
+class Sum:
     """Sums of vectors times constants, one after the other, as fused multiply-adds."""
 
     def __init__(self, emit: Emit):
@@ -102,7 +102,7 @@ class _Sum:
             elif factor == -1:
                 total = emit.builder.fsub(total, value)
             else:
-                total = emit.fma(_real(emit, factor), value, total)
+                total = emit.fma(real(emit, factor), value, total)
         return total
 
 
@@ -113,11 +113,11 @@ def _transform_line(emit: Emit, d: Sequence[Any]) -> list[Any]:
 
 
 def _transform_phase(emit: Emit, d: Sequence[Any]) -> list[Any]:
-    add = _Sum(emit)
+    add = Sum(emit)
     if len(d) == 1:
         return list(d)
     if len(d) <= POINTS_2D:
-        (near, far) = _PAIRS[2]
+        (near, far) = PAIRS[2]
         even_near, odd_near = add(d[4], (-2, d[2])), add(d[3], (-2, d[1]))
         even_far, odd_far = add(d[4], (-0.5, d[2])), add(d[3], (-0.5, d[1]))
         finite = [
@@ -152,11 +152,11 @@ def _kernel_line(emit: Emit, points: int, g: Sequence[Any]) -> list[Any]:
 
 
 def _kernel_phase(emit: Emit, points: int, g: Sequence[Any]) -> list[Any]:
-    add = _Sum(emit)
+    add = Sum(emit)
     line = [g[0]]
-    for p in _PAIRS[(points - 1) // 2]:
+    for p in PAIRS[(points - 1) // 2]:
         even = add(g[0], *((p**i, g[i]) for i in range(2, len(g), 2)))
-        odd = add(emit.builder.fmul(_real(emit, p), g[1]), *((p**i, g[i]) for i in range(3, len(g), 2)))
+        odd = add(emit.builder.fmul(real(emit, p), g[1]), *((p**i, g[i]) for i in range(3, len(g), 2)))
         line += [emit.builder.fadd(even, odd), emit.builder.fsub(even, odd)]
     return line if points % 2 else [*line, g[-1]]
 
@@ -175,7 +175,7 @@ def _output_phase(emit: Emit, outputs: int, m: Sequence[Any]) -> list[Any]:
     points, builder = len(m), emit.builder
     if points == 1:
         return list(m)
-    add = _Sum(emit)
+    add = Sum(emit)
     pairs = (points - 1) // 2
     even = [builder.fadd(m[1 + 2 * i], m[2 + 2 * i]) for i in range(pairs)]
     odd = [builder.fsub(m[1 + 2 * i], m[2 + 2 * i]) for i in range(pairs)]
@@ -184,14 +184,35 @@ def _output_phase(emit: Emit, outputs: int, m: Sequence[Any]) -> list[Any]:
     for j in range(outputs):
         terms = [
             (p**j / divisor, (odd if j % 2 else even)[i])
-            for i, (p, divisor) in enumerate(zip(_PAIRS[pairs], _DIVISORS[pairs], strict=True))
+            for i, (p, divisor) in enumerate(zip(PAIRS[pairs], _DIVISORS[pairs], strict=True))
         ]
         if j in ends:
             line.append(add(ends[j], *terms))
         else:
-            first = builder.fmul(_real(emit, terms[0][0]), terms[0][1])
+            first = builder.fmul(real(emit, terms[0][0]), terms[0][1])
             line.append(add(first, *terms[1:]))
     return line
+
+
+def _spread_line(emit: Emit, points: int, y: Sequence[Any]) -> list[Any]:
+    """A y, with the divisors: what the gradients of a tile's outputs are in its points, where phases are added"""
+    if points == 1:
+        return list(y)
+    first = first_phase(points)
+    return _spread_phase(emit, first, y) + list(y[: points - first])
+
+
+def _spread_phase(emit: Emit, points: int, y: Sequence[Any]) -> list[Any]:
+    add, builder = Sum(emit), emit.builder
+    pairs = (points - 1) // 2
+    line = [y[0]]
+    for p, divisor in zip(PAIRS[pairs], _DIVISORS[pairs], strict=True):
+        terms = [(p**j / divisor, value) for j, value in enumerate(y)]
+        even, odd = (
+            add(builder.fmul(real(emit, some[0][0]), some[0][1]), *some[1:]) for some in (terms[::2], terms[1::2])
+        )
+        line += [builder.fadd(even, odd), builder.fsub(even, odd)]
+    return line if points % 2 else [*line, y[-1]]
 
 
 def _line(emit: Emit, points: int, place: Any, distance: Any, apart: Any, second: Any) -> list[Any]:
@@ -270,7 +291,7 @@ def transform_inputs(
     typingctx: Any,
     like: Any,
     p: Any,
-    plane: Any,
+    which: Any,
     columns: Any,
     count: Any,
     tiles: Any,
@@ -288,25 +309,33 @@ def transform_inputs(
 ) -> Any:
     """B^T d B of tiles side by side, from columns[column][point down][L] (`count` columns; overwritten) to v.
 
-    `plane`: 1, or 0 for a row. They are the tiles from number `tile` on of their block; `rows` of them make a register
-    tile, which has `v_rows` bytes of v.
+    `which`: 1, or 0 for a row. Where `p` is a plan of gradients, A y A^T of `which` result. They are the tiles from
+    number `tile` on of their block; `rows` of them lie together, in `v_rows` bytes of v.
     """
     across, row = _points(p)
-    bodies: dict[int, _Body] = {
-        0: functools.partial(_inputs_body, 1, row),
-        1: functools.partial(_inputs_body, across, across),
-    }
-    return _with_plan(like, p, 15, lambda emit, args: _choose(emit, "inputs", bodies, args))
+    shapes = {0: (1, row, 0, 0), 1: (across, across, 0, 0)}
+    if "gradient" in p.fields:
+        shapes = _results(p, phases=(1,))
+    bodies: dict[int, _Body] = {key: functools.partial(_inputs_body, *shape) for key, shape in shapes.items()}
+    return with_plan(like, p, 15, lambda emit, args: choose(emit, "inputs", bodies, args))
 
 
-def _inputs_body(down: int, across: int, emit: Emit, args: Sequence[Any]) -> None:
+def _inputs_body(down: int, across: int, rows_out: int, cols_out: int, emit: Emit, args: Sequence[Any]) -> None:
+    """Of inputs, or of the gradients of rows_out x cols_out outputs."""
     columns, count, tiles, apart_h, second_h, apart_w, second_w, advance, step, v, tile, rows, v_rows, v_point = args
     builder, column_bytes = emit.builder, down * emit.vector_bytes
+
+    def transformed(points: int, outputs: int, place: Any, distance: Any, *phases: Any) -> list[Any]:
+        if not outputs:
+            return _transform_line(emit, _line(emit, points, place, distance, *phases))
+        places = [builder.add(place, builder.mul(distance, emit.const(number))) for number in range(outputs)]
+        return _spread_line(emit, points, [emit.load(each) for each in places])
+
     if down > 1:
         with emit.loop(count) as j:
             place = builder.add(columns, emit.times(j, column_bytes))
-            line = _line(emit, down, place, emit.const(emit.vector_bytes), apart_h, second_h)
-            for i, value in enumerate(_transform_line(emit, line)):
+            line = transformed(down, rows_out, place, emit.const(emit.vector_bytes), apart_h, second_h)
+            for i, value in enumerate(line):
                 emit.store(value, emit.plus(place, i * emit.vector_bytes))
     apart = emit.times(step, column_bytes)
     to_slot, in_row_slot = (cgutils.alloca_once(builder, I64) for _ in range(2))
@@ -318,8 +347,8 @@ def _inputs_body(down: int, across: int, emit: Emit, args: Sequence[Any]) -> Non
         in_row = builder.load(in_row_slot)
         to = builder.add(builder.load(to_slot), emit.times(in_row, emit.vector_bytes))
         for i in range(down):
-            line = _line(emit, across, emit.plus(place, i * emit.vector_bytes), apart, apart_w, second_w)
-            for value in _transform_line(emit, line):
+            begin = emit.plus(place, i * emit.vector_bytes)
+            for value in transformed(across, cols_out, begin, apart, apart_w, second_w):
                 emit.store(value, to)
                 to = builder.add(to, v_point)
         following = emit.plus(in_row, 1)
@@ -355,9 +384,9 @@ def transform_weights(
     `first` + c goes to u[slab][f][in-channel of the slab][vectors], u being that of the first vector of in-channel 0.
     """
     bodies: dict[int, _Body] = {
-        kernel: functools.partial(_weights_body, *shape) for kernel, shape in _kernels(p).items()
+        kernel: functools.partial(_weights_body, *shape) for kernel, shape in kernels(p).items()
     }
-    return _with_plan(like, p, 11, lambda emit, args: _choose(emit, "weights", bodies, args))
+    return with_plan(like, p, 11, lambda emit, args: choose(emit, "weights", bodies, args))
 
 
 def _kernels_turned(emit: Emit, taps: int, places: Sequence[Any]) -> list[Any]:
@@ -436,7 +465,7 @@ def multiply_tiles(
     Of one point of the tiles; `shape` counts :func:`product_shapes`. With `again` the sums are added to what is in m.
     """
     return addresses(like, 8), void(
-        lambda emit, args: _choose(
+        lambda emit, args: choose(
             emit,
             "products",
             {number: functools.partial(_products_body, *shape) for number, shape in enumerate(product_shapes())},
@@ -510,7 +539,7 @@ def transform_outputs(
     bodies: dict[int, _Body] = {
         result: functools.partial(_outputs_body, *shape) for result, shape in _results(p).items()
     }
-    return _with_plan(like, p, 15, lambda emit, args: _choose(emit, "outputs", bodies, args))
+    return with_plan(like, p, 15, lambda emit, args: choose(emit, "outputs", bodies, args))
 
 
 def _place(emit: Emit, points: int, outputs: int, lead: Any, number: int) -> Any:

@@ -106,7 +106,7 @@ def inputs_to_v(source: Any, p: Any, segment: Any, group: int, chunk: int, colum
             transform_inputs(
                 source,
                 p,
-                1 if p.points_h > 1 else 0,
+                p.transform,
                 columns,
                 count,
                 tiles,

@@ -1,9 +1,9 @@
 """Which convolutions Winograd's algorithm serves, and how one of them is cut into tiles, blocks and scratch.
 
-The rules and sizes are those of ``csrc/winograd_plan.h``, and it gives their measurements; a test holds the two to the
-same answers. Both operations are one problem: ``to`` at (i, j) is the sum of w[r, s] *
-from[i + r*step - pad_h, j + s*step - pad_w]. Dilation d makes d interleaved convolutions of an axis: a tile's inputs
-and outputs lie d apart.
+The rules and sizes are those of ``csrc/winograd_plan.h`` and ``csrc/winograd_weight.h``, which give their measurements;
+a test holds them to the same answers. Forward and backward_input are one problem: ``to`` at (i, j) is the sum of
+w[r, s] * from[i + r*step - pad_h, j + s*step - pad_w]. Dilation d makes d interleaved convolutions of an axis: a tile's
+inputs and outputs lie d apart.
 
 At stride 2, an axis of 3 taps is two phases of stride 1: taps 0 and 2 with every other sample, tap 1 with those
 between. Forward adds the phases, y[i] = (w0 x[2i] + w2 x[2i+2]) + w1 x[2i+1]; backward_input interleaves them,
@@ -14,7 +14,7 @@ one, which all meet the same weight.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,13 @@ SLAB = 8  # in-channels of a slab of weights
 _SUM = 256  # in-channels summed in registers; 2048 are 8e-6 of the largest output off in float32
 _COLUMNS = 34  # inputs of a row that are transformed at a time: 8 tiles of a plane
 _LINE = 64
+# backward_weight
+VECTORS = 3  # of output channels in a register tile
+_TOGETHER = 1 << 10  # bytes of one f of the tiles that lie together in v and u
+_OPERANDS = 4 << 20  # bytes of v and u of a block: they stay in level 3
+_FEWEST, _MOST = 64, 512  # tiles of a block: of fewer, m is fetched too often
+_SUMS = 112 << 10  # bytes of m of an item
+_TURNED = 144  # weights of each output channel that are turned together, some more
 PLANE = 16  # what the number of a kernel or of a tile's outputs is more, in two dimensions
 
 _AXIS_FIELDS = (
@@ -37,7 +44,7 @@ _AXIS_FIELDS = (
     *("weights", "inputs", "advance", "apart", "second", "lead"),
 )
 _FIELDS = (
-    *("flipped", "kernel", "result", "few", "images", "groups", "channels_in", "channels_out", "taps"),
+    *("flipped", "kernel", "result", "transform", "few", "images", "groups", "channels_in", "channels_out", "taps"),
     *(f"{name}_{axis}" for axis in "hw" for name in _AXIS_FIELDS),
     *("w_out", "w_in", "w_group"),  # distances in the weights, bytes
     *("block_images", "block_h", "block_w", "blocks_h", "blocks_w", "blocks", "tiles"),
@@ -46,11 +53,21 @@ _FIELDS = (
     *("shared_bytes", "worker_bytes", "own_at", "columns_at", "m_at", "outputs_at", "shares"),
 )
 RECORD = np.dtype([(name, np.int64) for name in _FIELDS])
-STRIDED_RECORD = np.dtype([*RECORD.descr, ("strided", np.int64)])  # a type of its own: the kernel is compiled for it
+# Types of their own: kernels are compiled for them. Numba may take a record for another that has its first fields.
+STRIDED_RECORD = np.dtype([*RECORD.descr, ("strided", np.int64)])
+GRADIENT_RECORD, STRIDED_GRADIENT_RECORD = (
+    np.dtype([("gradient", np.int64), *kind.descr]) for kind in (RECORD, STRIDED_RECORD)
+)
+_WEIGHT_FIELDS = (
+    *("parts", "runs", "shares", "together"),  # together: channels that are turned together
+    *("channel", "part", "group_bytes", "u_at", "kept_at", "shared_bytes"),  # bytes; channel and part: of m
+    *("worker_bytes", "columns_at", "turned_at", "m_at"),
+)
+WEIGHT_RECORD = np.dtype([(name, np.int64) for name in _WEIGHT_FIELDS])
 
 
 def unsupported(g: Geometry) -> str | None:
-    """Why the algorithm cannot do forward or backward_input of this convolution, or None."""
+    """Why the algorithm cannot do this convolution, or None."""
     if g.stride[1] == 2:
         if g.S != 3 or (g.R, g.stride[0]) not in ((3, 2), (1, 1)):
             return "stride 2 and not a kernel of 3x3, nor of 3 taps in a row"
@@ -68,7 +85,7 @@ def unsupported(g: Geometry) -> str | None:
 
 
 def unwise(operation: str, g: Geometry, vector_bytes: int) -> str | None:
-    """Why it would be a poor choice, or None."""
+    """Why it would be a poor choice for forward or backward_input, or None."""
     h, w = _axes(operation, g)
     channels, outputs = _channels(operation, g)
     strided, forward, row = is_strided(g), operation == "forward", h.taps == 1
@@ -87,6 +104,25 @@ def unwise(operation: str, g: Geometry, vector_bytes: int) -> str | None:
     least_tiles = 4 if not row or (strided and not forward) else 16 if strided else 12
     if g.N * h.tiles * w.tiles < least_tiles:
         return "too few tiles to make up for the transform of the weights"
+    return None
+
+
+def unwise_weight(g: Geometry, vector_bytes: int) -> str | None:
+    """Why it would be a poor choice for backward_weight, or None."""
+    h, w = _axes("forward", g)
+    channels, outputs = _channels("forward", g)
+    if channels < 8 or outputs < 8:
+        return "too few channels a group: the transforms cost more than the products save"
+    points, lanes = h.points * w.points, vector_bytes // 4
+
+    def moved(count: int) -> int:  # of channels that do not fill a vector, one number at a time
+        return count // lanes * lanes + (3 * lanes if count % lanes else 0)
+
+    transforms = 10 * float(moved(channels) + moved(outputs)) / (channels * outputs)
+    products = g.N * h.tiles * w.tiles * points
+    own = products * ((1.25 if points == (2 * PHASE_2D + 1) ** 2 else 1.1) + transforms) + 16 * h.weights * w.weights
+    if 1.05 * own > 1.15 * (g.N * h.to * w.to * h.taps * w.taps):
+        return "too few tiles or channels: the transforms cost more than the products save"
     return None
 
 
@@ -252,10 +288,9 @@ def plan(operation: str, g: Geometry, item: int, threads: int, isa: Isa) -> Plan
     taps = g.R * g.S
     near, far = taps * item, (g.C // g.groups) * taps * item
     backward = operation == "backward_input"
-    record = np.zeros(1, STRIDED_RECORD if is_strided(g) else RECORD)
     plane = 0 if h.taps == 1 else PLANE
     values = {
-        "flipped": int(backward), "kernel": plane + w.taps, "result": plane + w.outputs,
+        "flipped": int(backward), "kernel": plane + w.taps, "result": plane + w.outputs, "transform": int(h.taps > 1),
         "few": int(few), "images": g.N, "groups": g.groups,
         "channels_in": channels, "channels_out": outputs, "taps": taps,
         "w_out": near if backward else far, "w_in": far if backward else near,
@@ -269,12 +304,95 @@ def plan(operation: str, g: Geometry, item: int, threads: int, isa: Isa) -> Plan
         "shared_bytes": g.groups * shared, "worker_bytes": worker, "own_at": own_at, "columns_at": columns_at,
         "m_at": m_at, "outputs_at": outputs_at, "shares": shares,
     }  # fmt: skip
-    for letter, axis in (("h", h), ("w", w)):
+    record = _record(STRIDED_RECORD if is_strided(g) else RECORD, values, h, w)
+    return Plan(record, shares, (g.groups * shared + shares * worker) // 8 + 8)
+
+
+def _record(kind: np.dtype[Any], values: dict[str, int], *axes: _Axis) -> np.ndarray:
+    record = np.zeros(1, kind)
+    for letter, axis in zip("hw", axes, strict=False):
         for name in _AXIS_FIELDS:
-            values[f"{name}_{letter}"] = getattr(axis, "source" if name == "from" else name)
+            record[f"{name}_{letter}"] = getattr(axis, "source" if name == "from" else name)
     for name, value in values.items():
         record[name] = value
-    return Plan(record, shares, (g.groups * shared + shares * worker) // 8 + 8)
+    return record
+
+
+class WeightPlan(NamedTuple):
+    """One call of backward_weight, cut up."""
+
+    records: tuple[np.ndarray, np.ndarray, np.ndarray]  # of the planes of x, of those of y, and of the sums
+    blocks: int
+    shares: int
+    scratch_words: int  # int64 in all
+
+
+def _of_gradients(a: _Axis) -> _Axis:
+    """The planes of y in tiles: a tile's outputs are its inputs, side by side, without padding."""
+    return a._replace(pad=0, source=a.to, inputs=a.outputs, advance=a.outputs, apart=1, second=0)
+
+
+@functools.lru_cache(maxsize=512)
+def weight_plan(g: Geometry, item: int, threads: int, isa: Isa) -> WeightPlan:
+    """The plan of backward_weight."""
+    axes = _axes("forward", g)
+    h, w = axes
+    channels, outputs = _channels("forward", g)
+    lanes, points, weights = isa.vector_bytes // item, h.points * w.points, h.weights * w.weights
+    vector, taps = isa.vector_bytes, g.R * g.S
+    total = g.N * h.tiles * w.tiles
+    most = max(_FEWEST, min(_OPERANDS // (g.groups * (channels + outputs) * points * item), _MOST))
+    images, block_h, block_w = _block(g.N, h, w, -(-total // -(-total // most)))
+    blocks_h, blocks_w = -(-h.tiles // block_h), -(-w.tiles // block_w)
+    blocks, tiles = -(-g.N // images) * blocks_h * blocks_w, images * block_h * block_w
+    rows = min(tiles, max(_TOGETHER // vector, 1))
+    v_point = (rows + 1) * vector  # else stores to all f would share a few cache sets
+    v_chunk = points * v_point
+    strided, plane = is_strided(g), 0 if h.taps == 1 else PLANE
+    far = channels * taps * item
+
+    def operand(kind: np.dtype[Any], axes: tuple[_Axis, _Axis], planes: int, transform: int) -> tuple[Any, int, int]:
+        """Its record, the bytes of a group, and the most columns that are transformed at a time."""
+        across, chunks = axes[1], -(-planes // lanes)
+        span = _even_part(block_w, max((_COLUMNS - across.inputs) // across.advance + 1, 1), across.step)
+        values = {
+            "kernel": plane + w.taps, "result": plane + w.outputs, "transform": transform,
+            "images": g.N, "groups": g.groups, "channels_in": planes, "taps": taps,
+            "w_out": far, "w_in": taps * item, "w_group": outputs * far,
+            "block_images": images, "block_h": block_h, "block_w": block_w, "blocks_h": blocks_h,
+            "blocks_w": blocks_w, "blocks": blocks, "tiles": tiles, "chunks": chunks, "rows": rows, "span": span,
+            "v_point": v_point, "v_chunk": v_chunk, "v_rows": chunks * v_chunk,
+        }  # fmt: skip
+        columns = across.begin(span - 1) + (across.inputs - 1) * across.step + 1
+        return _record(kind, values, *axes), _up(-(-tiles // rows) * chunks * v_chunk, _LINE), columns
+
+    kinds = (STRIDED_RECORD, STRIDED_GRADIENT_RECORD) if strided else (RECORD, GRADIENT_RECORD)
+    x, v_bytes, x_columns = operand(kinds[0], axes, channels, int(h.taps > 1))
+    y_axes = _of_gradients(h), _of_gradients(w)
+    y, u_bytes, y_columns = operand(kinds[1], y_axes, outputs, plane + w.outputs)
+
+    chunks, vectors, shares = -(-channels // lanes), -(-outputs // lanes), max(1, threads)
+    parts = -(-vectors // VECTORS)
+    channel = weights * -(-vectors // parts) * vector
+    part = chunks * lanes * channel
+    runs = -(-chunks // max(_SUMS // (lanes * channel), 1))
+    if shares > 1:
+        runs = max(runs, min(-(-4 * shares // (g.groups * parts)), chunks))
+    kept = blocks > 1
+    group_bytes, together = v_bytes + u_bytes, -(-_TURNED // taps)
+    shared = g.groups * group_bytes + (_up(g.groups * parts * part, _LINE) if kept else 0)
+    columns_at = _LINE  # after what is not finite
+    turned_at = columns_at + _up((max(x_columns, y_columns) + lanes) * h.points * vector, _LINE)
+    m_at = turned_at + _up((together * taps + lanes) * VECTORS * vector, _LINE)
+    worker = m_at + (0 if kept else _up(-(-chunks // runs) * lanes * channel, _LINE))
+    values = {
+        "parts": parts, "runs": runs, "shares": shares, "together": together,
+        "channel": channel, "part": part, "group_bytes": group_bytes, "u_at": v_bytes,
+        "kept_at": g.groups * group_bytes, "shared_bytes": shared,
+        "worker_bytes": worker, "columns_at": columns_at, "turned_at": turned_at, "m_at": m_at,
+    }  # fmt: skip
+    records = x, y, _record(WEIGHT_RECORD, values)
+    return WeightPlan(records, blocks, shares, (shared + shares * worker) // 8 + 8)
 
 
 _TILES = {POINTS_1D: 126, POINTS_2D**2: 56, 2 * PHASE_1D + 1: 67, (2 * PHASE_2D + 1) ** 2: 49}
