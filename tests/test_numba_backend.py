@@ -85,7 +85,7 @@ def test_without_compilation_it_says_that_it_cannot_be_used(run_python: Any) -> 
     assert "NUMBA_DISABLE_JIT" in run_python(code, NUMBA_DISABLE_JIT="1").stdout
 
 
-def test_without_a_cache_it_works_and_says_so_once(run_python: Any) -> None:
+def test_without_a_cache_it_works_and_says_so_once(run_python: Any, tmp_path: Path) -> None:
     code = """
         import warnings, numpy as np, fastconv as fc
         from fastconv.backends.numba import compiled
@@ -102,7 +102,8 @@ def test_without_a_cache_it_works_and_says_so_once(run_python: Any) -> None:
         assert y.tolist() == [[[3, 6, 9, 12, 15, 18]]]
         print([str(w.message) for w in caught if "cannot be cached" in str(w.message)])
     """
-    assert run_python(code, FASTCONV_BACKEND="numba").stdout.count("read-only") == 1
+    done = run_python(code, FASTCONV_BACKEND="numba", NUMBA_CACHE_DIR=str(tmp_path))  # where no code lies yet
+    assert done.stdout.count("read-only") == 1
 
 
 def test_a_later_process_needs_the_files_alone_and_damaged_ones_are_made_again(run_python: Any, tmp_path: Path) -> None:
