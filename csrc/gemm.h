@@ -44,6 +44,12 @@ typedef struct {
     int32_t lo, hi;
 } fc_gemm_source;
 
+/* `b` lies `apart` elements after `a` in one row of one image. All three are asked: images of one channel and one row
+ * follow each other in memory, where the next one's first pixels come right after this one's last. */
+static inline int fc_gemm_same_row(const fc_gemm_source *a, const fc_gemm_source *b, ptrdiff_t apart) {
+    return b->h == a->h && b->w == a->w + apart && b->from == a->from + apart;
+}
+
 /* Pixels of a block side by side in the result, or hop_w apart: the first is element `at` of its plane, `to` of all. */
 typedef struct {
     ptrdiff_t pixel, count, to, at;
@@ -561,7 +567,7 @@ static void FC(gemm_pack)(const fc_gemm *p, const fc_gemm_phase *q, const fc_gem
     const fc_gemm_source *first = own->sources + own->first_source[v0];
     const fc_gemm_source *last = own->sources + own->first_source[v1] - 1;
     const ptrdiff_t nv = v1 - v0, apart = (nv - 1) * LANES * q->stride_w;
-    if (last - first == nv - 1 && last->hi == LANES && last->h == first->h && last->from == first->from + apart) {
+    if (last - first == nv - 1 && last->hi == LANES && fc_gemm_same_row(first, last, apart)) {
         FC(gemm_pack_vectors)(p, q, own, v0, nv, from, channels, to, nv * LANES);
         return;
     }
@@ -577,7 +583,7 @@ static int FC(gemm_pack_panels)(const fc_gemm *p, const fc_gemm_phase *q, const 
     const fc_gemm_source *piece = own->sources + own->first_source[v];
     const fc_gemm_source *end = own->sources + own->first_source[v + vectors] - 1;
     const ptrdiff_t apart = (vectors - 1) * LANES * q->stride_w;
-    if (end - piece != vectors - 1 || end->hi != LANES || end->h != piece->h || end->from != piece->from + apart)
+    if (end - piece != vectors - 1 || end->hi != LANES || !fc_gemm_same_row(piece, end, apart))
         return 0;
     const ptrdiff_t reach_h = (q->down - 1) * q->step_h, reach_w = (q->across - 1) * q->step_w;
     const ptrdiff_t right = (vectors * LANES - 1) * q->stride_w + (q->stride_w == 2); /* two vectors give one */

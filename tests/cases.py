@@ -118,6 +118,7 @@ SHAPE_CASES_1D = [
     c("groups_3_one_in", 30, 3, 9, 5, groups=3, stride=2),
     c("groups_one_out", 30, 12, 3, 5, groups=3, stride=2),
     c("long_reduction", 17, 64, 5, 9, n=2, padding=4),
+    c("images_that_follow_each_other", 56, 2, 1, 31, n=4, padding=30, dilation=2),
     c("signal_to_many", 5000, 1, 13, 16, n=2, stride=8, padding=5),
     c("signal_groups_dilated", 277, 4, 14, 5, padding=8, dilation=4, groups=2),
     c("signal_strides_not_of_the_dilation", 790, 2, 5, 4, padding=3, stride=3, dilation=2),
