@@ -225,8 +225,9 @@ def _conv(
     numbers, names = (stride, padding, dilation, groups), (axes, padding_mode, out, backend, algorithm)
     key, ready = repeated.find("forward", numbers, names, input, weight, bias)
     if ready is not None:
-        y = np.empty(ready.shape, ready.dtype)
-        ready.run(input, weight, y, bias)
+        shape, dtype, run = ready
+        y = np.empty(shape, dtype)
+        run(input, weight, y, bias)
         return y
     name = f"conv{axes}d"
     x, w = _arrays(input=input, weight=weight)
@@ -599,8 +600,9 @@ def _conv_input(
     numbers, names = (*sizes, stride, padding, dilation, groups), (axes, backend, algorithm)
     key, ready = repeated.find("backward_input", numbers, names, weight, grad_output)
     if ready is not None:
-        grad = np.empty(ready.shape, ready.dtype)
-        ready.run(grad, weight, grad_output, None)
+        shape, dtype, run = ready
+        grad = np.empty(shape, dtype)
+        run(grad, weight, grad_output, None)
         return grad
     w, gy = _arrays(weight=weight, grad_output=grad_output)
     size = as_shape("input_size", input_size)
@@ -630,8 +632,9 @@ def _conv_weight(
     numbers, names = (*sizes, stride, padding, dilation, groups), (axes, backend, algorithm)
     key, ready = repeated.find("backward_weight", numbers, names, input, grad_output)
     if ready is not None:
-        grad = np.empty(ready.shape, ready.dtype)
-        ready.run(input, grad, grad_output, None)
+        shape, dtype, run = ready
+        grad = np.empty(shape, dtype)
+        run(input, grad, grad_output, None)
         return grad
     x, gy = _arrays(input=input, grad_output=grad_output)
     size = as_shape("weight_size", weight_size)

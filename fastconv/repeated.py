@@ -52,9 +52,20 @@ def _forget() -> None:
 on_isa_change(_forget)
 
 
+_plain_tuples: dict[int, Any] = {}  # by id: tuples that were found plain, which they stay, as they cannot change
+
+
 def _plain(value: Any) -> bool:
     kind = type(value)
-    return kind is int or kind is str or value is None or (kind is tuple and all(map(_plain, value)))
+    if kind is not tuple:
+        return kind is int or kind is str or value is None
+    for each in value:
+        if type(each) is not int and not _plain(each):
+            return False
+    if len(_plain_tuples) >= _KEPT:
+        _plain_tuples.clear()
+    _plain_tuples[id(value)] = value
+    return True
 
 
 def find(
@@ -66,24 +77,25 @@ def find(
     ones for the same. The third array may be None.
     """
     for number in numbers:
-        if type(number) is not int and not _plain(number):
+        if type(number) is not int and _plain_tuples.get(id(number)) is not number and not _plain(number):
             return None, None
     if type(one) is not _ndarray or type(other) is not _ndarray:
         return None, None
-    more = None
+    dtype, more = one.dtype, None
+    if other.dtype is not dtype and other.dtype != dtype:
+        return None, None
     if third is not None:
-        if type(third) is not _ndarray:
+        if type(third) is not _ndarray or third.dtype != dtype:
             return None, None
-        more = third.dtype, third.shape, third.flags.num
+        more = third.shape, third.flags.num
     try:
         key = (
             operation,
             numbers,
             names,
-            one.dtype,
+            dtype,  # of all
             one.shape,
             one.flags.num,
-            other.dtype,
             other.shape,
             other.flags.num,
             more,
@@ -109,11 +121,11 @@ def prepared(
     `shape` is the result's; `bias_shape` None, (K,) or (K, P, Q).
     """
     dtype, here = found[3], found[-2]
-    given = [found[3:6], found[6:9], *([found[9]] if found[9] else [])]
+    flags = [found[5], found[7], *([found[8][1]] if found[8] else [])]
     g = folded(g)
     if 0 in (*g.x_shape, *g.w_shape, *g.y_shape):
         return None
-    if not dtype.isnative or any(flags & _READABLE != _READABLE for _, _, flags in given):
+    if not dtype.isnative or any(each & _READABLE != _READABLE for each in flags):
         return None
     strict = here.precision == "strict"
     name = here.backend if backend is None else backend

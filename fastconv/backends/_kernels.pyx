@@ -489,6 +489,8 @@ cdef object forward(int axes, object input, object weight, object bias, object s
     cdef bint batched
     cdef int dtype
     cdef fc_geometry *g = &call.geometry
+    if not settings(&call.threads, &call.keep_denormals):
+        return None
     if not cnp.PyArray_CheckExact(input) or not cnp.PyArray_CheckExact(weight):
         return None
     dtype = cnp.PyArray_TYPE(<cnp.ndarray>input)
@@ -514,8 +516,6 @@ cdef object forward(int axes, object input, object weight, object bias, object s
         else:
             return None
         call.bias = cnp.PyArray_DATA(<cnp.ndarray>bias)
-    if not settings(&call.threads, &call.keep_denormals):
-        return None
     if out is None:
         y = empty(axes, batched, dtype, g.N, g.K, g.P, g.Q)
     elif (plain(out, dtype) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)
@@ -537,6 +537,8 @@ cdef object backward_input(int axes, object input_size, object weight, object gr
     cdef int dtype, rank
     cdef bint batched
     cdef fc_geometry *g = &call.geometry
+    if not settings(&call.threads, &call.keep_denormals):
+        return None
     if not cnp.PyArray_CheckExact(grad_output) or not cnp.PyArray_CheckExact(weight):
         return None
     dtype = cnp.PyArray_TYPE(<cnp.ndarray>weight)
@@ -550,8 +552,6 @@ cdef object backward_input(int axes, object input_size, object weight, object gr
     if not read_geometry(axes, space + batched, cnp.PyArray_DIMS(<cnp.ndarray>weight), stride, padding, dilation, groups, g):
         return None
     if not small_enough(g) or not has_shape(<cnp.ndarray>grad_output, axes, batched, g.N, g.K, g.P, g.Q):
-        return None
-    if not settings(&call.threads, &call.keep_denormals):
         return None
     x = empty(axes, batched, dtype, g.N, g.C, g.H, g.W)
     call.bias = NULL
@@ -571,6 +571,8 @@ cdef object backward_weight(int axes, object input, object weight_size, object g
     cdef int dtype
     cdef bint batched
     cdef fc_geometry *g = &call.geometry
+    if not settings(&call.threads, &call.keep_denormals):
+        return None
     if not cnp.PyArray_CheckExact(input) or not cnp.PyArray_CheckExact(grad_output):
         return None
     dtype = cnp.PyArray_TYPE(<cnp.ndarray>input)
@@ -582,8 +584,6 @@ cdef object backward_weight(int axes, object input, object weight_size, object g
     if not read_geometry(axes, x, kernel, stride, padding, dilation, groups, g):
         return None
     if not small_enough(g) or not has_shape(<cnp.ndarray>grad_output, axes, batched, g.N, g.K, g.P, g.Q):
-        return None
-    if not settings(&call.threads, &call.keep_denormals):
         return None
     w = cnp.PyArray_EMPTY(axes + 2, kernel, dtype, 0)
     call.bias = NULL
@@ -617,6 +617,8 @@ cdef object backward(int axes, object grad_output, object input, object weight, 
     cdef bint batched
     cdef bint wanted[3]
     cdef fc_geometry *g = &call.geometry
+    if not settings(&call.threads, &call.keep_denormals):
+        return None
     if not cnp.PyArray_CheckExact(input) or not mask(output_mask, wanted):
         return None
     dtype = cnp.PyArray_TYPE(<cnp.ndarray>input)
@@ -629,8 +631,6 @@ cdef object backward(int axes, object grad_output, object input, object weight, 
     if not read_geometry(axes, x, cnp.PyArray_DIMS(<cnp.ndarray>weight), stride, padding, dilation, groups, g):
         return None
     if not small_enough(g) or not has_shape(<cnp.ndarray>grad_output, axes, batched, g.N, g.K, g.P, g.Q):
-        return None
-    if not settings(&call.threads, &call.keep_denormals):
         return None
     call.bias = NULL
     call.bias_per_position = 0
@@ -661,8 +661,8 @@ def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
         y = forward(1, input, weight, bias, stride, padding, dilation, groups, out)
         if y is not None:
             return y
-    return functional.conv1d(input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode, out=out,
-                             backend=backend, algorithm=algorithm)
+    return functional._conv(1, input, weight, bias, stride, padding, dilation, groups, padding_mode, out, backend,
+                            algorithm)
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros", out=None,
@@ -671,8 +671,8 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
         y = forward(2, input, weight, bias, stride, padding, dilation, groups, out)
         if y is not None:
             return y
-    return functional.conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode, out=out,
-                             backend=backend, algorithm=algorithm)
+    return functional._conv(2, input, weight, bias, stride, padding, dilation, groups, padding_mode, out, backend,
+                            algorithm)
 
 
 def conv1d_backward(grad_output, input, weight, *, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros",
@@ -681,9 +681,8 @@ def conv1d_backward(grad_output, input, weight, *, stride=1, padding=0, dilation
         gradients = backward(1, grad_output, input, weight, stride, padding, dilation, groups, output_mask)
         if gradients is not None:
             return gradients
-    return functional.conv1d_backward(grad_output, input, weight, stride=stride, padding=padding, dilation=dilation,
-                                      groups=groups, padding_mode=padding_mode, bias_shape=bias_shape,
-                                      output_mask=output_mask, backend=backend, algorithm=algorithm)
+    return functional._conv_backward(1, grad_output, input, weight, stride, padding, dilation, groups, padding_mode,
+                                     bias_shape, output_mask, backend, algorithm)
 
 
 def conv2d_backward(grad_output, input, weight, *, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros",
@@ -692,9 +691,8 @@ def conv2d_backward(grad_output, input, weight, *, stride=1, padding=0, dilation
         gradients = backward(2, grad_output, input, weight, stride, padding, dilation, groups, output_mask)
         if gradients is not None:
             return gradients
-    return functional.conv2d_backward(grad_output, input, weight, stride=stride, padding=padding, dilation=dilation,
-                                      groups=groups, padding_mode=padding_mode, bias_shape=bias_shape,
-                                      output_mask=output_mask, backend=backend, algorithm=algorithm)
+    return functional._conv_backward(2, grad_output, input, weight, stride, padding, dilation, groups, padding_mode,
+                                     bias_shape, output_mask, backend, algorithm)
 
 
 def conv1d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=1, groups=1, *, backend=None,
@@ -703,8 +701,8 @@ def conv1d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=
         x = backward_input(1, input_size, weight, grad_output, stride, padding, dilation, groups)
         if x is not None:
             return x
-    return functional.conv1d_input(input_size, weight, grad_output, stride, padding, dilation, groups, backend=backend,
-                                   algorithm=algorithm)
+    return functional._conv_input(1, input_size, weight, grad_output, stride, padding, dilation, groups, backend,
+                                  algorithm)
 
 
 def conv2d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=1, groups=1, *, backend=None,
@@ -713,8 +711,8 @@ def conv2d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=
         x = backward_input(2, input_size, weight, grad_output, stride, padding, dilation, groups)
         if x is not None:
             return x
-    return functional.conv2d_input(input_size, weight, grad_output, stride, padding, dilation, groups, backend=backend,
-                                   algorithm=algorithm)
+    return functional._conv_input(2, input_size, weight, grad_output, stride, padding, dilation, groups, backend,
+                                  algorithm)
 
 
 def conv1d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation=1, groups=1, *, backend=None,
@@ -723,8 +721,8 @@ def conv1d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation
         w = backward_weight(1, input, weight_size, grad_output, stride, padding, dilation, groups)
         if w is not None:
             return w
-    return functional.conv1d_weight(input, weight_size, grad_output, stride, padding, dilation, groups, backend=backend,
-                                    algorithm=algorithm)
+    return functional._conv_weight(1, input, weight_size, grad_output, stride, padding, dilation, groups, backend,
+                                   algorithm)
 
 
 def conv2d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation=1, groups=1, *, backend=None,
@@ -733,5 +731,5 @@ def conv2d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation
         w = backward_weight(2, input, weight_size, grad_output, stride, padding, dilation, groups)
         if w is not None:
             return w
-    return functional.conv2d_weight(input, weight_size, grad_output, stride, padding, dilation, groups, backend=backend,
-                                    algorithm=algorithm)
+    return functional._conv_weight(2, input, weight_size, grad_output, stride, padding, dilation, groups, backend,
+                                   algorithm)
