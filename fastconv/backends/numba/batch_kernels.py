@@ -341,13 +341,12 @@ def batch_planes(
         before += taps_h * taps_w * each
 
 
-def _batch(fingerprint: str) -> Callable[[Any, Any, Any, Any, Any, Any, Any, int], int]:
+def _batch() -> Callable[[Any, Any, Any, Any, Any, Any, Any, int], int]:
     def batch(plan: Any, tables: Any, scratch: Any, source: Any, w: Any, target: Any, bias: Any, share: int) -> int:
         """One share of forward (source x, target y) or backward_input (source y, target x).
 
         Returns 1 where a weight of backward_input is not finite, with nothing done; else 0.
         """
-        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
         p = plan[0]
         mode = flush_denormals() if not p.strict else 0
         item, count = item_bytes(source), lanes(source)

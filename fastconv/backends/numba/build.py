@@ -112,7 +112,7 @@ def object_file(name: str, dtype: np.dtype[Any], isa: Isa) -> bytes:
             fresh = _Dispatcher(plain, targetoptions=_OPTIONS)
             for place in (module, sys.modules[plain.__module__]):  # where it is from, for others from there
                 setattr(place, helper, fresh)
-        kernel = _Dispatcher(module.BUILDERS[name](""), targetoptions=_OPTIONS)
+        kernel = _Dispatcher(module.BUILDERS[name](), targetoptions=_OPTIONS)
         kernel.compile(kinds)
         (compiled,) = kernel.overloads.values()
         context = compiled.target_context

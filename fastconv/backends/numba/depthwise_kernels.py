@@ -168,7 +168,7 @@ def pack(like: Any, source: int, box: int, row_from: int, column_from: int, rows
             fill_with(like, place + last * p.row_bytes, 0, (rows - last) * p.pitch + lanes(like))
 
 
-def _depthwise(fingerprint: str) -> Callable[..., int]:
+def _depthwise() -> Callable[..., int]:
     def depthwise(
         source: Any, weights: Any, target: Any, bias: Any, scratch: Any, plan: Any, flags: int, share: int
     ) -> int:
@@ -177,7 +177,6 @@ def _depthwise(fingerprint: str) -> Callable[..., int]:
         weights: for each output R rows of the taps of all sources. bias: a number for each output, or a single zero.
         backward_input of stride 2: by phases; the kernel rows of a phase, then its columns, from the last to the first.
         """
-        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
         p = plan[0]
         mode = flush_denormals() if not flags & STRICT else 0
         item = source.itemsize
@@ -413,12 +412,11 @@ def span(like: Any, x: int, w: int, cols: int, bias: int, y: int, sums: int, p: 
             q += count
 
 
-def _depthwise_rows(fingerprint: str) -> Callable[..., int]:
+def _depthwise_rows() -> Callable[..., int]:
     def depthwise_rows(
         source: Any, weights: Any, target: Any, bias: Any, scratch: Any, plan: Any, flags: int, share: int
     ) -> int:
         """One share of forward (source x, target y) or backward_input (source y, target x; weights turned round)."""
-        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
         p = plan[0]
         mode = flush_denormals() if not flags & STRICT else 0
         item, count = source.itemsize, lanes(source)
@@ -532,10 +530,9 @@ def span_products(like: Any, x: int, y: int, count: int, sums: int, p: Any) -> N
         row_products(like, min(p.S - s, ROW_TAPS), x + s * step, step, y, count, place)
 
 
-def _depthwise_row_weights(fingerprint: str) -> Callable[..., int]:
+def _depthwise_row_weights() -> Callable[..., int]:
     def depthwise_row_weights(source: Any, grad: Any, out: Any, scratch: Any, plan: Any, flags: int, share: int) -> int:
         """One share of backward_weight: source x, grad of y. Rows go by spans that stay in level 1."""
-        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
         p = plan[0]
         mode = flush_denormals() if not flags & STRICT else 0
         item, count = source.itemsize, lanes(source)
@@ -584,7 +581,7 @@ def _weights_signature(element: Any) -> Any:
     return types.int64(four, four, types.Array(element, 4, "C"), words, record, types.int64, types.int64)
 
 
-BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {
+BUILDERS: dict[str, Callable[[], Callable[..., int]]] = {
     "depthwise": _depthwise,
     "depthwise_rows": _depthwise_rows,
     "depthwise_row_weights": _depthwise_row_weights,

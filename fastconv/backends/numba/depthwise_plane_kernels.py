@@ -132,7 +132,7 @@ def plane_rows(rows: int) -> int:
     return best
 
 
-def _depthwise_planes(fingerprint: str) -> Callable[..., int]:
+def _depthwise_planes() -> Callable[..., int]:
     def depthwise_planes(
         source: Any, weights: Any, target: Any, bias: Any, scratch: Any, plan: Any, flags: int, share: int
     ) -> int:
@@ -140,7 +140,6 @@ def _depthwise_planes(fingerprint: str) -> Callable[..., int]:
 
         Returns 1, and computes nothing, where a weight is not finite; else 0.
         """
-        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
         p = plan[0]
         if not all_finite(source, address(weights), weights.size):
             return 1
@@ -190,6 +189,6 @@ def _signature(element: Any) -> Any:
     return types.int64(four, one, types.Array(element, 4, "C"), one, words, record, types.int64, types.int64)
 
 
-BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"depthwise_planes": _depthwise_planes}
+BUILDERS: dict[str, Callable[[], Callable[..., int]]] = {"depthwise_planes": _depthwise_planes}
 SIGNATURES: dict[str, Callable[[Any], Any]] = {"depthwise_planes": _signature}
 HELPERS = ("plane_rows",)

@@ -106,13 +106,12 @@ def tap_tiles(
     return addresses(like, 10), void(body)
 
 
-def _depthwise_weights(fingerprint: str) -> Callable[..., int]:
+def _depthwise_weights() -> Callable[..., int]:
     def depthwise_weights(source: Any, grad: Any, out: Any, scratch: Any, plan: Any, flags: int, share: int) -> int:
         """One share of backward_weight: source x, grad of y. An item is a channel and some of its outputs.
 
         The tiles are called here alone: Numba would compile them anew for each function that they pass by.
         """
-        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
         p = plan[0]
         mode = flush_denormals() if not flags & STRICT else 0
         item, count = source.itemsize, lanes(source)
@@ -180,6 +179,6 @@ def _signature(element: Any) -> Any:
     return types.int64(four, four, types.Array(element, 4, "C"), words, record, types.int64, types.int64)
 
 
-BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"depthwise_weights": _depthwise_weights}
+BUILDERS: dict[str, Callable[[], Callable[..., int]]] = {"depthwise_weights": _depthwise_weights}
 SIGNATURES: dict[str, Callable[[Any], Any]] = {"depthwise_weights": _signature}
 HELPERS = ("pack",)

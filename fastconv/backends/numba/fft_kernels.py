@@ -765,7 +765,7 @@ def part(total: int, share: int, shares: int) -> int:
     return total * share // shares
 
 
-def _fft(fingerprint: str) -> Callable[..., int]:
+def _fft() -> Callable[..., int]:
     def fft(
         source: Any,
         weights: Any,
@@ -783,7 +783,6 @@ def _fft(fingerprint: str) -> Callable[..., int]:
 
         Returns whether an output is not finite, so that the call has to be made again by direct summation.
         """
-        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
         p = plan[0]
         mode = flush_denormals()
         count = lanes(source)
@@ -834,7 +833,7 @@ def _fft(fingerprint: str) -> Callable[..., int]:
 # ---- backward_weight
 
 
-def _fft_weight(fingerprint: str) -> Callable[..., int]:
+def _fft_weight() -> Callable[..., int]:
     def fft_weight(
         source: Any,
         other: Any,
@@ -850,7 +849,6 @@ def _fft_weight(fingerprint: str) -> Callable[..., int]:
 
         Returns whether a weight is not finite, so that the call has to be made again by direct summation.
         """
-        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
         p = plan[0]
         mode = flush_denormals()
         item, count = source.itemsize, lanes(source)
@@ -928,7 +926,7 @@ def _fft_weight_signature(element: Any) -> Any:
     return types.int64(four, four, target, one, words, record, *(types.int64,) * 3)
 
 
-BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"fft": _fft, "fft_weight": _fft_weight}
+BUILDERS: dict[str, Callable[[], Callable[..., int]]] = {"fft": _fft, "fft_weight": _fft_weight}
 SIGNATURES: dict[str, Callable[[Any], Any]] = {"fft": _fft_signature, "fft_weight": _fft_weight_signature}
 HELPERS = (  # callees first
     *("forward_tree", "inverse_tree", "forward_block", "inverse_block", "lay", "lay_filters", "gather", "scatter"),

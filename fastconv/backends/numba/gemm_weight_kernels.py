@@ -365,7 +365,7 @@ def part_of(box: Any, half: int, halves: int) -> Any:
     return images, rows, cols - some if half else some, 0, 0, some * half
 
 
-def _gemm_weight(fingerprint: str) -> Callable[..., int]:
+def _gemm_weight() -> Callable[..., int]:
     def gemm_weight(
         source: Any, grad: Any, out: Any, more: Any, scratch: Any, plan: Any, flags: int, share: int
     ) -> int:
@@ -373,7 +373,6 @@ def _gemm_weight(fingerprint: str) -> Callable[..., int]:
 
         The register tiles are called here alone: Numba would compile them anew for each function that they pass by.
         """
-        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
         p = plan[0]
         mode = flush_denormals() if not flags & STRICT else 0
         item, count = source.itemsize, lanes(source)
@@ -473,6 +472,6 @@ def _signature(element: Any) -> Any:
     return types.int64(four, four, types.Array(element, 4, "C"), types.Array(element, 1, "C"), *tail)
 
 
-BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"gemm_weight": _gemm_weight}
+BUILDERS: dict[str, Callable[[], Callable[..., int]]] = {"gemm_weight": _gemm_weight}
 SIGNATURES: dict[str, Callable[[Any], Any]] = {"gemm_weight": _signature}
 HELPERS = ("lay_offsets", "pack_x", "pack_y", "put_vector", "share_of", "box_of", "part_of")

@@ -322,9 +322,7 @@ def multiply_panels(
             store_pieces(like, here, sums_stride, run, v_to - v_from, target, target_stride, tables, pieces)
 
 
-def _correlate(
-    fingerprint: str,
-) -> Callable[[Any, Any, Any, Any, Any, Any, Any, int, int], int]:
+def _correlate() -> Callable[[Any, Any, Any, Any, Any, Any, Any, int, int], int]:
     def correlate(
         source: Any, weights: Any, target: Any, bias: Any, scratch: Any, plan: Any, tables: Any, flags: int, share: int
     ) -> int:
@@ -333,7 +331,6 @@ def _correlate(
         Returns 1 where a weight is not finite and that was not allowed for, so that the call has to be made again,
         GUARDED; else 0.
         """
-        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
         p = plan[0]
         mode = flush_denormals() if not flags & STRICT else 0
         guarded = flags & GUARDED != 0
@@ -586,16 +583,13 @@ def transpose_grad(
             transpose(grad, place, p.position_bytes, begin, height * width * item, k_count, width)
 
 
-def _gradient(
-    fingerprint: str,
-) -> Callable[[Any, Any, Any, Any, Any, Any, int, int], int]:
+def _gradient() -> Callable[[Any, Any, Any, Any, Any, Any, int, int], int]:
     def gradient(source: Any, grad: Any, out: Any, scratch: Any, plan: Any, tables: Any, flags: int, share: int) -> int:
         """One share of backward_weight: source x, grad of y, out of w's shape (each share its own if split BY_TILES).
 
         Returns 1 where the result is not finite and the gaps between rows were not guarded against an inf in x, so that
         the call has to be made again, GUARDED; else 0.
         """
-        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
         p = plan[0]
         mode = flush_denormals() if not flags & STRICT else 0
         guarded = flags & GUARDED != 0
@@ -740,7 +734,7 @@ def _signature(element: Any, bias: bool) -> Any:
     return types.int64(inputs, inputs, output, *biases, *tail)
 
 
-BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"correlate": _correlate, "gradient": _gradient}
+BUILDERS: dict[str, Callable[[], Callable[..., int]]] = {"correlate": _correlate, "gradient": _gradient}
 
 SIGNATURES: dict[str, Callable[[Any], Any]] = {
     "correlate": lambda element: _signature(element, True),

@@ -20,10 +20,9 @@ FIELDS = 18  # of a plan: see small.plan
 Kernel = Callable[[Any, Any, Any, Any, Any], int]
 
 
-def _forward(fingerprint: str) -> Kernel:
+def _forward() -> Kernel:
     def small_forward(plan: Any, x: Any, w: Any, y: Any, bias: Any) -> int:
         """y (N, K, P, Q) = x (N, C, H, W) * w (K, C/groups, R, S) + bias, one output at a time."""
-        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
         (N, groups, Cg, Kg, H, W, R, S, P, Q) = words(plan, FIELDS)[:10]
         (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, biases, strict) = words(plan, FIELDS)[10:]
         mode = flush_denormals() if not strict else 0
@@ -65,10 +64,9 @@ def _forward(fingerprint: str) -> Kernel:
     return small_forward
 
 
-def _backward_input(fingerprint: str) -> Kernel:
+def _backward_input() -> Kernel:
     def small_backward_input(plan: Any, x: Any, w: Any, y: Any, bias: Any) -> int:
         """x (N, C, H, W) = the transpose of forward applied to y (N, K, P, Q): each y goes to the x it came from."""
-        fingerprint  # noqa: B018
         (N, groups, Cg, Kg, H, W, R, S, P, Q) = words(plan, FIELDS)[:10]
         (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, _, strict) = words(plan, FIELDS)[10:]
         mode = flush_denormals() if not strict else 0
@@ -104,10 +102,9 @@ def _backward_input(fingerprint: str) -> Kernel:
     return small_backward_input
 
 
-def _backward_weight(fingerprint: str) -> Kernel:
+def _backward_weight() -> Kernel:
     def small_backward_weight(plan: Any, x: Any, w: Any, y: Any, bias: Any) -> int:
         """w (K, C/groups, R, S) = sum over images and outputs of y (N, K, P, Q) times the x (N, C, H, W) under it."""
-        fingerprint  # noqa: B018
         (N, groups, Cg, Kg, H, W, R, S, P, Q) = words(plan, FIELDS)[:10]
         (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, _, strict) = words(plan, FIELDS)[10:]
         mode = flush_denormals() if not strict else 0

@@ -234,7 +234,7 @@ def outputs_of(target: Any, bias: Any, p: Any, block: int, group: int, part: int
                 )
 
 
-def _winograd(fingerprint: str) -> Callable[[Any, Any, Any, Any, Any, Any, int, int], int]:
+def _winograd() -> Callable[[Any, Any, Any, Any, Any, Any, int, int], int]:
     def winograd(
         source: Any, weights: Any, target: Any, bias: Any, scratch: Any, plan: Any, flags: int, share: int
     ) -> int:
@@ -243,7 +243,6 @@ def _winograd(fingerprint: str) -> Callable[[Any, Any, Any, Any, Any, Any, int, 
         Returns 1 where an output is not finite: inf and NaN spread over a tile, and large numbers may overflow on the
         way, so that the call has to be made again by direct summation; else 0.
         """
-        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
         p = plan[0]
         mode = flush_denormals() if not flags & STRICT else 0
         count = lanes(source)
@@ -304,7 +303,7 @@ def _signature(plan: Any, element: Any) -> Any:
     return types.int64(inputs, inputs, output, values, words, record, types.int64, types.int64)
 
 
-BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {"winograd": _winograd, "winograd_strided": _winograd}
+BUILDERS: dict[str, Callable[[], Callable[..., int]]] = {"winograd": _winograd, "winograd_strided": _winograd}
 SIGNATURES: dict[str, Callable[[Any], Any]] = {
     "winograd": functools.partial(_signature, RECORD),
     "winograd_strided": functools.partial(_signature, STRIDED_RECORD),

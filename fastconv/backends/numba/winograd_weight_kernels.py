@@ -68,7 +68,7 @@ def sums_to_w(like: Any, p: Any, d: Any, m: int, inputs: int, vectors: int, outp
         put_turned(like, turned, vectors * wide, outputs, channels * p.taps, w + c * p.w_in, p.w_out, 0)
 
 
-def _winograd_weight(fingerprint: str) -> Callable[..., int]:
+def _winograd_weight() -> Callable[..., int]:
     def winograd_weight(
         source: Any,
         grad: Any,
@@ -85,7 +85,6 @@ def _winograd_weight(fingerprint: str) -> Callable[..., int]:
 
         Returns 1 where a weight is not finite, which others may have become by it; else 0.
         """
-        fingerprint  # noqa: B018  in the closure, so part of the key of the cached code
         p, q, d = plan[0], gradient_plan[0], cut[0]
         mode = flush_denormals() if not flags & STRICT else 0
         count = lanes(source)
@@ -145,7 +144,7 @@ def _signature(plan: Any, gradient: Any, element: Any) -> Any:
     return types.int64(inputs, inputs, types.Array(element, 4, "C"), words, *records, *numbers)
 
 
-BUILDERS: dict[str, Callable[[str], Callable[..., int]]] = {
+BUILDERS: dict[str, Callable[[], Callable[..., int]]] = {
     "winograd_weight": _winograd_weight,
     "winograd_weight_strided": _winograd_weight,
 }
