@@ -18,7 +18,8 @@
     small       a handful of numbers: small, small_kernels; objects: arrays as arguments that cost nothing
     batch       an image in each lane: batch, batch_plan, batch_kernels
     depthwise   one input channel a group: depthwise, depthwise_plan, depthwise_kernels,
-                depthwise_plane_kernels (3x3 planes read where they are), depthwise_weight_kernels
+                depthwise_plane_kernels and depthwise_pair_kernels (3x3 planes of stride 1 and 2, read
+                where they are), depthwise_weight_kernels
     cpu         the list of vector instruction sets
 """
 

@@ -45,8 +45,10 @@ MODULES = {
     "fft": "fft_kernels",
     "fft_weight": "fft_kernels",
     "depthwise": "depthwise_kernels",
+    "depthwise_pairs": "depthwise_pair_kernels",
     "depthwise_planes": "depthwise_plane_kernels",
     "depthwise_rows": "depthwise_kernels",
+    "depthwise_spread": "depthwise_pair_kernels",
     "depthwise_row_weights": "depthwise_kernels",
     "depthwise_weights": "depthwise_weight_kernels",
 }
@@ -64,6 +66,7 @@ _SOURCES = {
     ),
     "fft_kernels": ("fft_plan",),
     "depthwise_kernels": ("depthwise_plan",),
+    "depthwise_pair_kernels": ("depthwise_plan",),
     "depthwise_plane_kernels": ("depthwise_plan",),
     "depthwise_weight_kernels": ("depthwise_kernels", "depthwise_plan"),
 }

@@ -17,6 +17,7 @@ from .plan import worth_threads
 
 KERNEL_ROWS = 7  # most
 TILE_ROWS = (8, 7, 4, 1)  # of a tile, 7 under odd kernels alone
+COLUMN_ROWS = 8  # that a column goes down at least: its start costs about one
 SHORT_ROW = 24  # below, several rows to a vector are better
 ROW_ENDS = 512  # outputs near a row's end that are computed at a time
 ROW_SPAN = 1024  # backward_weight: outputs to a span
@@ -102,7 +103,7 @@ class Plan(NamedTuple):
     shares: int
     words: int  # int64 of scratch
     weights_bytes: int  # of a copy of the weights, turned round
-    in_place: bool  # planes are read where they are
+    in_place: str  # the kernel that reads planes where they are, or ""
 
 
 def _up(value: int, unit: int) -> int:
@@ -113,15 +114,17 @@ def _up(value: int, unit: int) -> int:
 def plan(operation: str, g: Geometry, threads: int, lanes: int, item: int, packed: bool = False) -> Plan:
     """The plan of an operation; `packed`: even where planes could be read where they are."""
     threads = worth_threads(g, threads)
-    in_place = False
-    if g.R == 1:
+    in_place = "" if packed else _in_place(operation, g, lanes)
+    if in_place == "depthwise_planes":
+        values = _in_place_plan(operation, g, threads, item)
+    elif in_place:
+        values = _pairs_plan(operation, g, threads, item)
+    elif g.R == 1:
         values = _rows_plan(operation, g, threads, lanes, item)
     elif g.stride == (2, 2) and operation == "backward_input":
         values = _strided_plan(g, lanes, item)
     elif operation == "backward_weight":
         values = _weights_plan(g, threads, lanes, item)
-    elif in_place := not packed and _in_place(operation, g, lanes):
-        values = _in_place_plan(operation, g, threads, item)
     else:
         values = _planes_plan(operation, g, threads, lanes, item)
     shares = min(threads, values["items"])
@@ -134,14 +137,21 @@ def plan(operation: str, g: Geometry, threads: int, lanes: int, item: int, packe
     return Plan(record, shares, shares * words + 8, turned, in_place)
 
 
-def _in_place(operation: str, g: Geometry, lanes: int) -> bool:
-    """Whether planes are read where they are: see ``csrc/depthwise_plane.h``."""
-    plain = g.stride == (1, 1) and g.dilation == (1, 1) and g.groups == g.K
+def _in_place(operation: str, g: Geometry, lanes: int) -> str:
+    """The kernel that reads planes where they are, or "": see ``csrc/depthwise_plane.h`` and ``depthwise_pairs.h``."""
+    plain = g.dilation == (1, 1) and g.groups == g.K
     if operation == "backward_weight" or (g.R, g.S) != (3, 3) or not plain:
-        return False
+        return ""
+    if g.stride == (2, 2):
+        if operation == "forward":
+            return "depthwise_pairs" if lanes <= g.Q else ""
+        return "depthwise_spread" if g.pad == (1, 1) and 2 * lanes <= g.W else ""
+    if g.stride != (1, 1):
+        return ""
     (top, left), (H, W), (rows, cols) = _planes(operation, g)
     paddings = (top, left, rows + 2 - top - H, cols + 2 - left - W)
-    return min(top, left) >= 0 and max(paddings) <= 2 and H >= 3 and min(W, cols) >= lanes
+    inside = min(top, left) >= 0 and max(paddings) <= 2
+    return "depthwise_planes" if inside and H >= 3 and min(W, cols) >= lanes else ""
 
 
 def _planes(operation: str, g: Geometry) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
@@ -151,15 +161,32 @@ def _planes(operation: str, g: Geometry) -> tuple[tuple[int, int], tuple[int, in
     return (2 - g.pad[0], 2 - g.pad[1]), (g.P, g.Q), (g.H, g.W)
 
 
+def _parts(planes: int, rows: int, least: int, threads: int) -> int:
+    """Of each plane's rows, at least so many to a part."""
+    return max(1, min(rows // least, -(-4 * threads // planes))) if threads > 1 and planes < 4 * threads else 1
+
+
 def _in_place_plan(operation: str, g: Geometry, threads: int, item: int) -> dict[str, int]:
     pads, source, (rows, cols) = _planes(operation, g)
-    planes, parts = g.N * g.groups, 1
-    if threads > 1 and planes < 4 * threads:
-        parts = max(1, min(rows // TILE_ROWS[0], -(-4 * threads // planes)))
+    planes = g.N * g.groups
+    parts = _parts(planes, rows, TILE_ROWS[0], threads)
     values = {"groups": g.groups, "rows": rows, "cols": cols, "pad_h": pads[0], "pad_w": pads[1]}
     values |= {"from_h": source[0], "from_w": source[1], "blocks_h": parts, "items": planes * parts}
     values["far"] = int(planes * (source[0] * source[1] + rows * cols) * item > _FAR)
     return values | {"end": 0}
+
+
+def _pairs_plan(operation: str, g: Geometry, threads: int, item: int) -> dict[str, int]:
+    """Stride 2; backward_input by pairs of rows and columns of x."""
+    planes = g.N * g.groups
+    strip = max(COLUMN_ROWS, _BYTES // (2 * g.W * item))  # rows that all columns go down before the next
+    values = {"groups": g.groups, "block_rows": strip}
+    if operation == "forward":
+        values |= {"rows": g.P, "cols": g.Q, "from_h": g.H, "from_w": g.W, "pad_h": g.pad[0], "pad_w": g.pad[1]}
+    else:
+        values |= {"rows": -(-g.H // 2), "cols": -(-g.W // 2), "from_h": g.P, "from_w": g.Q, "x_h": g.H, "x_w": g.W}
+    parts = _parts(planes, values["rows"], COLUMN_ROWS, threads)
+    return values | {"blocks_h": parts, "items": planes * parts, "end": 0}
 
 
 # Each of these gives the record's fields, and `end`, the bytes of scratch of a share.
