@@ -30,7 +30,9 @@ enum {
     FC_ROWS_COLUMNS = 1024,   /* most columns of a block */
     FC_SOURCE_FAR = 2 << 20,  /* bytes of the source from which a block is asked for while the one before is computed:
                                  7x7 on 768 planes of 28x28, 1.1 times as fast; on 240 of them, 0.97 */
-    FC_PLANES_FAR = 6 << 20   /* the same of source and result, where planes are not packed */
+    FC_PLANES_FAR = 6 << 20,  /* the same of source and result, where planes are not packed */
+    FC_PLANE_BYTES = 20 << 10, /* of the sources that a tile of sums goes over at a time, as far as they are narrow */
+    FC_PLANE_WIDE = 64         /* columns */
 };
 
 static const char *depthwise_unsupported(const fc_geometry *g) {
@@ -69,6 +71,19 @@ static const char *depthwise_unsupported_backward_input(const fc_geometry *g) {
     return depthwise_unsupported(g);
 }
 
+/* Whether planes are read where they are (depthwise_plane.h), by vectors of so many lanes. */
+static int depthwise_in_place(const fc_geometry *g, fc_operation operation, ptrdiff_t lanes) {
+    if (g->R != 3 || g->S != 3 || g->stride_h != 1 || g->stride_w != 1 || g->dilation_h != 1 || g->dilation_w != 1 ||
+        (operation == FC_FORWARD && g->K != g->groups))
+        return 0;
+    const int turned = operation == FC_BACKWARD_INPUT; /* from y to x */
+    const ptrdiff_t above = turned ? 2 - g->pad_h : g->pad_h, left = turned ? 2 - g->pad_w : g->pad_w;
+    const ptrdiff_t more_h = turned ? g->H - g->P : g->P - g->H, more_w = turned ? g->W - g->Q : g->Q - g->W;
+    const ptrdiff_t below = more_h + 2 - above, right = more_w + 2 - left;
+    return above >= 0 && left >= 0 && fc_max(above, left) <= 2 && fc_max(below, right) <= 2 &&
+           (turned ? g->P : g->H) >= 3 && fc_min(g->W, g->Q) >= lanes;
+}
+
 static const char *depthwise_unwise_forward(const fc_geometry *g, int threads) {
     (void)threads;
     if (g->groups == 1 && direct_one_row(g))
@@ -80,7 +95,7 @@ static const char *depthwise_unwise_backward_input(const fc_geometry *g, int thr
     (void)threads;
     if (g->R == 1 && g->W < FC_SHORT_ROW)
         return "rows so short that several should share a vector";
-    if (g->K / g->groups > 12)
+    if (g->K / g->groups > 12 && !depthwise_in_place(g, FC_BACKWARD_INPUT, FC_VECTOR_BYTES / 4))
         return "more than 12 outputs a channel: they are packed apart";
     return NULL;
 }
@@ -543,7 +558,7 @@ static size_t FC(depthwise_bytes)(const fc_geometry *g, fc_operation operation, 
         return FC(depthwise_row_bytes)(g, operation, threads);
     if (operation == FC_BACKWARD_INPUT && g->stride_h == 2)
         return FC(depthwise_strided_bytes)(g, threads);
-    if (operation == FC_BACKWARD_INPUT && FC(depthwise_in_place)(g, operation)) /* forward may have to pack */
+    if (operation == FC_BACKWARD_INPUT && depthwise_in_place(g, operation, LANES)) /* forward may have to pack */
         return FC(depthwise_plane_bytes)(g);
     const FC(depthwise) d = FC(plan_depthwise)(g, operation, threads);
     return d.column_bytes + d.weights_bytes + (size_t)threads * d.box_bytes;
@@ -577,7 +592,7 @@ static void FC(depthwise_forward)(const fc_call *call) {
     }
     if (FC(depthwise_pairs_run)(call, FC_FORWARD, threads))
         return;
-    if (FC(depthwise_in_place)(&call->geometry, FC_FORWARD) && FC(all_finite)(call->w, call->geometry.K * 9)) {
+    if (depthwise_in_place(&call->geometry, FC_FORWARD, LANES) && FC(all_finite)(call->w, call->geometry.K * 9)) {
         FC(depthwise_plane_run)(call, FC_FORWARD, threads);
         return;
     }
@@ -600,7 +615,7 @@ static void FC(depthwise_backward_input)(const fc_call *call) {
             FC(depthwise_strided_run)(call, threads);
         return;
     }
-    if (FC(depthwise_in_place)(&call->geometry, FC_BACKWARD_INPUT)) {
+    if (depthwise_in_place(&call->geometry, FC_BACKWARD_INPUT, LANES)) {
         FC(depthwise_plane_run)(call, FC_BACKWARD_INPUT, threads);
         return;
     }

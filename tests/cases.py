@@ -182,6 +182,8 @@ SHAPE_CASES_2D = [
     c("depthwise_blocks_of_rows", (70, 130), 1, 1, 3, padding=1),
     c("depthwise_blocks_of_columns", (4, 1100), 1, 1, 3, padding=1),
     *(c(f"depthwise_in_place_{p}", (23, 37), 3, 3, 3, padding=p, groups=3, n=2) for p in (0, 1, 2)),
+    *(c(f"depthwise_in_place_sums_{p}", (13, 37), 2, 40, 3, padding=p, groups=2, n=2) for p in (0, 1, 2)),
+    c("depthwise_in_place_sums_of_few_rows", (3, 17), 1, 14, 3, padding=1),
     c("depthwise_in_place_sides_differ", (5, 18), 2, 2, 3, padding=((2, 0), (0, 2)), groups=2),
     *(c(f"depthwise_vectors_{q}", (11, q), 2, 2, k, padding=k // 2, groups=2) for q, k in ((20, 5), (44, 7), (9, 7))),
     c("depthwise_rows_dilated", (23, 20), 2, 2, 3, padding=4, dilation=(4, 3), groups=2),
