@@ -14,7 +14,7 @@ import numpy as np
 
 from ...geometry import Geometry
 from .cpu import Isa
-from .plan import flattened
+from .plan import flattened, sampled, samples
 
 OUTPUTS, INPUTS, TAPS = 0, 1, 2  # what the lanes hold
 TILES_A_TURN = 16  # register tiles whose sums are turned together
@@ -117,9 +117,8 @@ def unwise(g: Geometry, item: int, isa: Isa) -> str | None:
     width = isa.vector_bytes // item
     full = channels * g.R * g.S * outputs / (2 * width)
     limit = 6 if g.stride[1] > 2 else 3
-    inside = (g.P - 1) * g.stride[0] < g.H and (g.Q - 1) * g.stride[1] < g.W
-    if g.R == g.S == 1 and g.pad == (0, 0) and inside:  # C reads a strided 1x1 kernel's pixels as if they lay together
-        g = g._replace(stride=(1, 1))
+    if sampled(g):
+        g = samples(g)
     if _cost(g, _choose_lanes(g, width, isa), width, isa) > limit * full:
         return "too few channels and taps to fill the vectors"
     return None

@@ -409,6 +409,17 @@ def flattened(g: Geometry) -> Geometry:
     return g._replace(H=1, W=g.H * g.W, P=1, Q=g.P * g.Q, dilation=(1, 1)) if _pixelwise(g) else g
 
 
+def sampled(g: Geometry) -> bool:
+    """A strided 1x1 kernel that touches pixels of x alone, and not all of them."""
+    inside = (g.P - 1) * g.stride[0] < g.H and (g.Q - 1) * g.stride[1] < g.W
+    return (g.R, g.S, g.pad) == (1, 1, (0, 0)) and g.stride != (1, 1) and inside
+
+
+def samples(g: Geometry) -> Geometry:
+    """The same map on those pixels."""
+    return g._replace(H=g.P, W=g.Q, stride=(1, 1))
+
+
 def _in_place(g: Geometry, lanes: int) -> bool:
     """Positions lie in the source as panels need them, in rows long enough to be cut image by image."""
     return _pixelwise(g) and g.H == 1 and (g.N == 1 or 6 * lanes <= g.Q)
