@@ -9,7 +9,8 @@
  * Channels are the outer loop, so that each weight is fetched once and every channel's output is written in one sweep
  * (10 taps into 512 channels: 3 times as fast as the other way round); except where that would fetch pixels from level
  * 2 for every tile: 1x1 and 1x2 kernels, and rows of many channels. One channel under a long filter takes tile_filter.
- * forward of 1-D layers with few products to a sum goes to direct_row.h.
+ * forward of 1-D layers with few products to a sum goes to direct_row.h, backward_input to few channels to
+ * direct_columns.h.
  *
  * forward reads the weights where they are: a row of w, (C/groups, R, S), has its taps in the order of the table.
  * backward_input first copies w to rows (channel, phase) x taps (K/groups, r, s). A result of stride 1 goes straight to
@@ -556,6 +557,8 @@ static size_t FC(direct_forward_workspace)(const fc_geometry *g, int threads) {
 
 static size_t FC(direct_backward_input_workspace)(const fc_geometry *g, int threads) {
     threads = fc_worthwhile_threads(g, threads);
+    if (direct_by_columns(g, LANES))
+        return FC(columns_bytes)(g, threads);
     const FC(direct) d = FC(plan_backward)(g, threads);
     return FC(direct_bytes)(&d, threads);
 }
@@ -660,6 +663,10 @@ static void FC(gather_item)(void *context, ptrdiff_t item, int number) {
 
 static void FC(direct_backward_input)(const fc_call *call) {
     const int threads = fc_worthwhile_threads(&call->geometry, call->threads);
+    if (direct_by_columns(&call->geometry, LANES)) {
+        FC(columns_backward_input)(call, threads);
+        return;
+    }
     FC(direct) d = FC(plan_backward)(&call->geometry, threads);
     FC(divide_workspace)(&d, call, threads);
     ptrdiff_t *offset = d.offsets;

@@ -230,6 +230,11 @@ BLOCK_CASES = [
     c("wide_stride_3", 210, 9, 10, 9, stride=3, padding=4),
     c("wide_stride_5_dilated", 290, 8, 9, 4, stride=5, padding=2, dilation=2),
     c("patches", (16, 68), 3, 9, 4, stride=4),
+    c("columns_of_a_signal", 4500, 1, 70, 16, n=2, stride=8, padding=5),
+    c("columns_dilated", 300, 2, 50, 3, stride=3, padding=4, dilation=2),
+    c("columns_of_pairs", (33, 41), 3, 67, 7, stride=2, padding=3),
+    c("columns_of_fours", (45, 50), 4, 96, 6, stride=4, padding=(1, 7), groups=2),
+    c("columns_side_by_side", (9, 40), 1, 33, 3, padding=((0, 2), (2, 0))),
 ]
 
 # The benchmark suite's layers with smaller planes, channels and batches, and everything else as it is there.
@@ -315,6 +320,7 @@ TRANSPOSED_GEOMETRIES = {
     "output_padding_1d": transposed_geometry(1, (2, 3, 9), (3, 4, 3), 3, 1, 2),
     "output_padding_beyond_stride": transposed_geometry(1, (2, 3, 9), (3, 4, 3), 2, 1, 4, 1, 5),
     "output_padding_2d": transposed_geometry(2, (2, 4, 5, 6), (4, 3, 3, 4), (2, 3), 1, (1, 2), 2),
+    "output_padding_columns": transposed_geometry(1, (2, 33, 40), (33, 1, 6), 9, ((3, 0),), 8),
     "output_padding_stride_2": transposed_geometry(2, (1, 9, 6, 5), (9, 8, 3, 3), 2, (1, 0), 1),
     "output_padding_2d_dilated": transposed_geometry(2, (1, 2, 4, 5), (2, 3, 2, 3), 1, (0, 2), (1, 2), 1, (2, 3)),
     "transposed_cropped": transposed_geometry(1, (1, 2, 7), (2, 3, 5), 2, ((4, 1),), 1),
