@@ -5,8 +5,9 @@
  * Rows of 10 or 14 pixels leave lanes empty, or share vectors with the columns between them that are computed for
  * nothing (stencil.h); LANES images at a time fill them whatever the plane. Their pixels are turned to vectors
  * (simd.h), padded, stride phases apart, and stay in level 2 while all output channels pass, a register tile of CB
- * channels x VB pixels of a row at a time (tile.h); the planes of a block of channels are turned back into place. The
- * last images come with some of those before them, which are not stored again.
+ * channels x VB pixels of a row at a time (tile.h), the bias in its sums; the planes of a block of channels, one run of
+ * outputs in each image, are turned back into place. The last images come with some of those before them, which are
+ * not stored again.
  *
  * backward_input (stride 1) is forward with w turned round, but what its taps find beyond the edges of y is no summand:
  * kernel rows that lie outside are left out for every row, kernel columns for every tile. That is a third of the work
@@ -152,6 +153,8 @@ static const char *FC(batch_unwise)(const fc_geometry *g, fc_operation operation
 static const char *FC(batch_unwise_forward)(const fc_geometry *g, int threads) {
     if (g->K / g->groups >= 4 && direct_along_rows(g->C / g->groups * g->R * g->S, g->Q))
         return "few products to a sum, and rows that fill vectors: direct reads and writes them in place";
+    if (direct_short_rows(g))
+        return "short rows with few products to a sum: direct writes them in place";
     return FC(batch_unwise)(g, FC_FORWARD, threads);
 }
 static const char *FC(batch_unwise_backward_input)(const fc_geometry *g, int threads) {
@@ -170,27 +173,34 @@ static void FC(pack_batch)(const FC(batch) *d, const real *from, ptrdiff_t image
     }
 }
 
-/* One plane of LANES images into place: lane l goes to `to` + l * image, the lanes before `skip` are there already. */
-static void FC(unpack_batch)(const real *plane, ptrdiff_t count, ptrdiff_t skip, const real *bias, ptrdiff_t bias_step,
-                             real *to, ptrdiff_t image) {
+/* `count` outputs of LANES images into place: lane l goes to `to` + l * image, lanes before `skip` are there already.
+ * PART: there are such lanes, or the outputs do not fill a vector. */
+FC_INLINE void FC(unpack_batch)(const int PART, const real *planes, ptrdiff_t count, ptrdiff_t skip, const real *bias,
+                                real *to, ptrdiff_t image) {
+    const FC(lanes) part = FC(between)(0, fc_min(count, LANES));
     for (ptrdiff_t next = 0; next < count; next += LANES) {
         const ptrdiff_t at = count < LANES ? 0 : fc_min(next, count - LANES);
-        const FC(lanes) part = FC(between)(0, fc_min(count, LANES));
         vec more = {0};
         if (bias)
-            more = bias_step ? FC(load_lanes)(bias + at, part) : FC(splat)(*bias);
-        for (ptrdiff_t l = 0; l < LANES; l += FC_TURN) {
+            more = PART ? FC(load_lanes)(bias + at, part) : FC(load)(bias + at);
+        real *row = to + at;
+        FC_UNROLL for (ptrdiff_t l = 0; l < LANES; l += FC_TURN) {
             vec turned[FC_TURN];
-            FC(turn)(plane + at * LANES + l, LANES, turned);
-            FC_UNROLL for (int i = 0; i < FC_TURN; i++) {
-                real *const row = to + (l + i) * image + at;
-                if (l + i >= skip && count >= LANES)
+            FC(turn)(planes + at * LANES + l, LANES, turned);
+            FC_UNROLL for (int i = 0; i < FC_TURN; i++, row += image)
+                if (!PART)
                     FC(store)(row, turned[i] + more);
                 else if (l + i >= skip)
                     FC(store_lanes)(row, turned[i] + more, part);
-            }
         }
     }
+}
+static void FC(unpack_batch_whole)(const real *planes, ptrdiff_t count, const real *bias, real *to, ptrdiff_t image) {
+    FC(unpack_batch)(0, planes, count, 0, bias, to, image);
+}
+static void FC(unpack_batch_part)(const real *planes, ptrdiff_t count, ptrdiff_t skip, const real *bias, real *to,
+                                  ptrdiff_t image) {
+    FC(unpack_batch)(1, planes, count, skip, bias, to, image);
 }
 
 /* `taps` more of them for a tile. */
@@ -203,43 +213,53 @@ static void FC(add_taps)(FC(tile_run) *run, ptrdiff_t first, ptrdiff_t taps, con
         FC(run_tile)((int)cb, (int)vb, run);
         run->w += run->taps;
         run->offset += run->taps;
+        run->bias = NULL;
         run->add = 1;
     }
 }
 
-/* Channels first .. first + cb of the group into planes. */
-static void FC(batch_planes)(const FC(batch) *d, const real *box, const real *w, ptrdiff_t cb, real *planes) {
-    real tile[FC_MAX_TILE * (FC_VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
+/* Rows from i on that have all kernel rows, and at least one row. */
+static ptrdiff_t FC(rows_alike)(const FC(batch) *d, ptrdiff_t i) {
+    const fc_stencil *s = &d->s;
+    if (d->operation == FC_FORWARD)
+        return s->rows - i;
+    const ptrdiff_t whole = s->H - 1 + s->pad_h - (d->g.R - 1) * s->step_h; /* the last such row */
+    return i < s->pad_h || i > whole ? 1 : fc_min(whole + 1, s->rows) - i;
+}
+
+/* `cb` channels of the group into planes; `bias`: of the first of them, or NULL. */
+static void FC(batch_planes)(const FC(batch) *d, const real *box, const real *w, const real *bias, ptrdiff_t cb,
+                             real *planes) {
     const fc_stencil *s = &d->s;
     const ptrdiff_t R = d->g.R, S = d->g.S, nb = fc_ceil_div(s->cols, d->vb), inner = d->taps / S;
-    for (ptrdiff_t i = 0; i < s->rows; i++) {
-        FC(span) down = {0, R};
+    const ptrdiff_t plane = s->rows * s->cols * LANES;
+    FC(tile_run) run = {.w_step = d->taps, .out_step = plane};
+    run.x_row = s->pitch * LANES;
+    run.out_row = s->cols * LANES;
+    run.tiles = d->operation == FC_FORWARD && s->cols % nb == 0 ? nb : 1; /* all in one call: they are alike */
+    for (ptrdiff_t n = 0; n < nb; n += run.tiles) {
+        const ptrdiff_t j0 = fc_part(s->cols, nb, n), vb = fc_part(s->cols, nb, n + 1) - j0;
+        FC(span) across = {0, S};
         if (d->operation == FC_BACKWARD_INPUT)
-            down = FC(reaching)(i, i, s->pad_h, s->step_h, R, s->H);
-        for (ptrdiff_t n = 0; n < nb; n++) {
-            const ptrdiff_t j0 = fc_part(s->cols, nb, n), vb = fc_part(s->cols, nb, n + 1) - j0;
-            FC(tile_run) run = {.x = box + (i * s->pitch + j0) * LANES, .w_step = d->taps, .out = tile};
-            run.out_step = vb * LANES;
-            run.rows = run.tiles = 1;
-            if (d->operation == FC_FORWARD) {
-                FC(add_taps)(&run, 0, d->taps, w, d->offsets, cb, vb);
-            } else {
-                const FC(span) across = FC(reaching)(j0, j0 + vb - 1, s->pad_w, s->step_w, S, s->W);
-                if (down.from == 0 && down.end == R)
-                    FC(add_taps)(&run, across.from * inner, (across.end - across.from) * inner, w, d->offsets, cb, vb);
-                else
-                    for (ptrdiff_t q = across.from; q < across.end; q++)
-                        FC(add_taps)(&run, q * inner + down.from * s->channels, (down.end - down.from) * s->channels, w,
-                                     d->offsets, cb, vb);
-                if (!run.add) /* nothing reaches these pixels */
-                    memset(tile, 0, sizeof tile);
-            }
-            const real *from = tile;
-            for (ptrdiff_t c = 0; c < cb; c++) {
-                real *to = planes + ((c * s->rows + i) * s->cols + j0) * LANES;
-                for (ptrdiff_t v = 0; v < vb; v++, from += LANES, to += LANES)
-                    FC(store)(to, FC(load)(from));
-            }
+            across = FC(reaching)(j0, j0 + vb - 1, s->pad_w, s->step_w, S, s->W);
+        for (ptrdiff_t i = 0; i < s->rows; i += run.rows) {
+            FC(span) down = {0, R};
+            if (d->operation == FC_BACKWARD_INPUT)
+                down = FC(reaching)(i, i, s->pad_h, s->step_h, R, s->H);
+            run.rows = FC(rows_alike)(d, i);
+            run.x = box + (i * s->pitch + j0) * LANES;
+            run.out = planes + (i * s->cols + j0) * LANES;
+            run.bias = bias;
+            run.add = 0;
+            if (down.from == 0 && down.end == R)
+                FC(add_taps)(&run, across.from * inner, (across.end - across.from) * inner, w, d->offsets, cb, vb);
+            else
+                for (ptrdiff_t q = across.from; q < across.end; q++)
+                    FC(add_taps)(&run, q * inner + down.from * s->channels, (down.end - down.from) * s->channels, w,
+                                 d->offsets, cb, vb);
+            for (ptrdiff_t c = 0; !run.add && c < cb; c++) /* nothing reaches these pixels */
+                for (ptrdiff_t row = 0; row < run.rows; row++)
+                    memset(run.out + c * plane + row * run.out_row, 0, (size_t)(vb * LANES) * sizeof(real));
         }
     }
 }
@@ -257,16 +277,17 @@ static void FC(batch_item)(void *context, ptrdiff_t item, int number) {
     const ptrdiff_t first = fc_part(d->outputs, d->parts, part), end = fc_part(d->outputs, d->parts, part + 1);
     const ptrdiff_t kb = fc_ceil_div(end - first, d->cb);
     const real *const bias = d->operation == FC_FORWARD ? d->call->bias : NULL;
-    const ptrdiff_t bias_step = d->call->bias_per_position;
+    const int each = d->call->bias_per_position;
     for (ptrdiff_t b = 0; b < kb; b++) {
-        const ptrdiff_t c0 = first + fc_part(end - first, kb, b), c1 = first + fc_part(end - first, kb, b + 1);
-        FC(batch_planes)(d, box, d->w + (group * d->outputs + c0) * d->taps, c1 - c0, planes);
-        for (ptrdiff_t c = c0; c < c1; c++) {
-            const ptrdiff_t channel = group * d->outputs + c;
-            FC(unpack_batch)(planes + (c - c0) * plane * LANES, plane, first_image - image,
-                             bias ? bias + channel * (bias_step ? plane : 1) : NULL, bias_step,
-                             d->to + image * to_image + channel * plane, to_image);
-        }
+        const ptrdiff_t c0 = first + fc_part(end - first, kb, b), cb = first + fc_part(end - first, kb, b + 1) - c0;
+        const ptrdiff_t channel = group * d->outputs + c0, at = channel * plane, count = cb * plane;
+        const real *const more = bias && each ? bias + at : NULL;
+        real *const to = d->to + image * to_image + at;
+        FC(batch_planes)(d, box, d->w + channel * d->taps, bias && !each ? bias + channel : NULL, cb, planes);
+        if (image == first_image && count >= LANES)
+            FC(unpack_batch_whole)(planes, count, more, to, to_image);
+        else
+            FC(unpack_batch_part)(planes, count, first_image - image, more, to, to_image);
     }
 }
 

@@ -178,6 +178,8 @@ static const char *gemm_unwise_forward(const fc_geometry *given, int threads) {
     const int pixels = g->R == 1 && g->S == 1 && products >= FC_GEMM_PIXELS;
     if (!patches && !pixels && direct_along_rows(products, g->Q))
         return "few products to a sum, and rows that fill vectors: direct reads and writes them in place";
+    if (!pixels && direct_short_rows(g))
+        return "short rows with few products to a sum: direct writes them in place";
     if (g->Q < 16 && g->stride_w > 2 && out < 64)
         return "short strided rows and few output channels: packing costs more than the blocking saves";
     return gemm_unwise(g->C / g->groups, out, g->R, g->S);
