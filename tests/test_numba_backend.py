@@ -73,6 +73,82 @@ def test_beside_every_threading_layer(run_python: Any, layer: str) -> None:
     assert done.stdout.strip() == layer
 
 
+SHARES = """
+import os, signal, sys, threading
+import numpy as np, fastconv as fc
+from fastconv.backends.numba import workers
+
+rng = np.random.default_rng(0)
+layers = [  # winograd, depthwise, direct, fft, a weight gradient of few channels
+    (rng.standard_normal(x, np.float32), rng.standard_normal(w, np.float32), groups)
+    for x, w, groups in (
+        ((2, 16, 28, 28), (16, 16, 3, 3), 1), ((2, 32, 28, 28), (32, 1, 3, 3), 32),
+        ((2, 64, 14, 14), (64, 64, 1, 1), 1), ((4, 2, 1, 6000), (3, 2, 1, 700), 1), ((1, 1, 200, 200), (3, 1, 5, 5), 1),
+    )
+]
+
+def compute(x, w, groups):
+    y = fc.conv2d(x, w, groups=groups)
+    return [y, *fc.conv2d_backward(y, x, w, groups=groups)[:2]]
+
+def same(found):
+    return all(a.tobytes() == b.tobytes() for one, other in zip(found, right) for a, b in zip(one, other))
+
+workers.forked = True  # so the caller runs every share
+right = [compute(*layer) for layer in layers]
+workers.forked = False
+assert threading.active_count() == 1
+
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+
+start, threading.Thread.start = threading.Thread.start, refuse
+assert same([compute(*layer) for layer in layers])  # the system has no thread left
+threading.Thread.start = start
+assert same([compute(*layer) for layer in layers])
+assert [thread.name for thread in threading.enumerate()][1:] == ["fastconv"] * (fc.get_num_threads() - 1)
+
+failures = []
+def work():
+    for _ in range(20):
+        if not same([compute(*layer) for layer in layers]):
+            failures.append("wrong")
+
+several = [threading.Thread(target=work) for _ in range(3)]
+[thread.start() for thread in several]; [thread.join() for thread in several]
+assert not failures
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+caught = 0
+while caught < 20:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.0001, 0.002))
+        while True:
+            compute(*layers[caught % len(layers)])
+    except KeyboardInterrupt:
+        caught += 1
+assert same([compute(*layer) for layer in layers])
+print("numba" in sys.modules)
+
+def forever():
+    while True:
+        compute(*layers[0])
+for _ in range(2):  # the process ends while they compute
+    threading.Thread(target=forever, daemon=True).start()
+compute(*layers[0])
+"""
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_shares_are_the_same_bits_whoever_runs_them(run_python: Any, threads: int) -> None:
+    """Without a thread to be had, several callers at once, interrupts, the end of the process; with the files alone."""
+    done = [run_python(SHARES, FASTCONV_BACKEND="numba", FASTCONV_NUM_THREADS=str(threads)) for _ in range(2)]
+    assert done[1].stdout.strip() == "False", "numba was imported although all is compiled"
+    assert not done[0].stderr + done[1].stderr
+
+
 def test_without_compilation_it_says_that_it_cannot_be_used(run_python: Any) -> None:
     code = """
         import fastconv as fc

@@ -5,7 +5,7 @@
     __init__    what the planner asks; imports nothing heavy
     direct      one call: plan, scratch, shares, the second run where inf or NaN asks for one
     plan        how a geometry is cut into tiles, register blocks and shares
-    workers     the threads
+    workers     the threads; workers_kernels: how they hand shares to each other; atomics: in what words
     compiled    kernel name, element type and ISA -> a function to call, its machine code cached on disk
     build       the machine code of a kernel, by way of numba; machine_code loads it, without numba; flags: its options
     kernels     the two kernels: packing and loops in plain Numba

@@ -130,27 +130,70 @@ _I64 = ir.IntType(64)
 
 
 def _entry(context: Any, library: Any, kernel: Any, kinds: Any) -> ir.Module:
-    """A module with ENTRY: ``PyObject *entry(PyObject *self, PyObject *const *arguments, Py_ssize_t how_many)``."""
+    """A module with ENTRY: ``PyObject *entry(PyObject *self, PyObject *const *arguments, Py_ssize_t how_many)``.
+
+    Its arguments are the kernel's. Where the last one, the share, is replaced by two, a pool and a number of shares, it
+    runs that many on the threads of the pool (:mod:`.workers`) and returns their results or-ed together.
+    """
     module = library.create_ir_module(ENTRY)
     function = ir.Function(module, ir.FunctionType(_POINTER, [_POINTER, _POINTER.as_pointer(), _I64]), ENTRY)
     builder = ir.IRBuilder(function.append_basic_block())
     _, given, how_many = function.args
-    count = ir.Constant(_I64, len(kinds.args))
-    with builder.if_then(builder.icmp_signed("!=", how_many, count), likely=False):
+    count = len(kinds.args)
+    in_shares = isinstance(kinds.args[-1], types.Integer)
+    one_share = builder.icmp_signed("==", how_many, ir.Constant(_I64, count))
+    all_shares = builder.icmp_signed("==", how_many, ir.Constant(_I64, count + 1 if in_shares else count))
+    with builder.if_then(builder.not_(builder.or_(one_share, all_shares)), likely=False):
         _fail(builder, "PyErr_BadArgument")
-    objects = [_item(builder, given, i) for i in range(len(kinds.args))]
+    objects = [_item(builder, given, i) for i in range(count)]
     arguments = [_unpacked(context, builder, kind, each) for kind, each in zip(kinds.args, objects, strict=True)]
-    state = _call(builder, _POINTER, "PyEval_SaveThread")
-    convention = context.call_conv
-    callee = cgutils.get_or_insert_function(
-        module, convention.get_function_type(kinds.return_type, kinds.args), kernel.llvm_func_name
-    )
-    status, result = convention.call_function(builder, callee, kinds.return_type, kinds.args, arguments)
-    _call(builder, ir.VoidType(), "PyEval_RestoreThread", state)
-    with builder.if_then(status.is_error, likely=False):
+    result = cgutils.alloca_once(builder, _I64)
+    with builder.if_else(one_share, likely=True) as (once, several):
+        with once:
+            state = _call(builder, _POINTER, "PyEval_SaveThread")
+            builder.store(_run(context, builder, kernel, kinds, arguments), result)
+            _call(builder, ir.VoidType(), "PyEval_RestoreThread", state)
+        with several:
+            if in_shares:
+                shares = _integer(builder, _item(builder, given, count))
+                state = _call(builder, _POINTER, "PyEval_SaveThread")
+                builder.store(_share_out(context, builder, kernel, kinds, arguments, shares), result)
+                _call(builder, ir.VoidType(), "PyEval_RestoreThread", state)
+    number = builder.load(result)
+    with builder.if_then(builder.icmp_signed("<", number, ir.Constant(_I64, 0)), likely=False):
         _fail(builder, "PyErr_BadInternalCall")  # an exception, which the kernels do not raise
-    builder.ret(_call(builder, _POINTER, "PyLong_FromLongLong", result))
+    builder.ret(_call(builder, _POINTER, "PyLong_FromLongLong", number))
     return module
+
+
+def _run(context: Any, builder: ir.IRBuilder, kernel: Any, kinds: Any, arguments: list[Any]) -> Any:
+    """The kernel's result, or a negative number."""
+    convention = context.call_conv
+    kind = convention.get_function_type(kinds.return_type, kinds.args)
+    callee = cgutils.get_or_insert_function(builder.module, kind, kernel.llvm_func_name)
+    status, result = convention.call_function(builder, callee, kinds.return_type, kinds.args, arguments)
+    return builder.select(status.is_error, ir.Constant(_I64, -1), result)
+
+
+def _share_out(context: Any, builder: ir.IRBuilder, kernel: Any, kinds: Any, arguments: list[Any], shares: Any) -> Any:
+    """What the pool's code makes of all shares; the last of the arguments is the pool."""
+    *others, pool = arguments
+    together = cgutils.pack_struct(builder, others)
+    place = cgutils.alloca_once_value(builder, together)
+    task = ir.Function(builder.module, ir.FunctionType(_I64, [_I64, _I64]), "fastconv.share")
+    task.linkage = "internal"
+    inner = ir.IRBuilder(task.append_basic_block())
+    taken = inner.load(inner.inttoptr(task.args[0], place.type))
+    unpacked = [inner.extract_value(taken, i) for i in range(len(others))]
+    inner.ret(_run(context, inner, kernel, kinds, [*unpacked, task.args[1]]))
+
+    words = types.int64(*(types.int64,) * 4)
+    convention = context.call_conv
+    kind = convention.get_function_type(words.return_type, words.args)
+    share_out = builder.inttoptr(_item(builder, builder.inttoptr(pool, _I64.as_pointer()), 0), kind.as_pointer())
+    handed = [pool, builder.ptrtoint(task, _I64), builder.ptrtoint(place, _I64), shares]
+    status, result = convention.call_function(builder, share_out, words.return_type, words.args, handed)
+    return builder.select(status.is_error, ir.Constant(_I64, -1), result)
 
 
 def _call(builder: ir.IRBuilder, result: ir.Type, name: str, *arguments: Any) -> Any:

@@ -51,6 +51,8 @@ MODULES = {
     "depthwise_spread": "depthwise_pair_kernels",
     "depthwise_row_weights": "depthwise_kernels",
     "depthwise_weights": "depthwise_weight_kernels",
+    "serve": "workers_kernels",
+    "share_out": "workers_kernels",
 }
 
 # Such a module -> what its machine code depends on besides itself and _COMMON.
@@ -69,6 +71,7 @@ _SOURCES = {
     "depthwise_pair_kernels": ("depthwise_plan",),
     "depthwise_plane_kernels": ("depthwise_plan",),
     "depthwise_weight_kernels": ("depthwise_kernels", "depthwise_plan"),
+    "workers_kernels": ("atomics", "workers"),
 }
 _COMMON = ("build", "cpu", "flags", "machine_code", "objects", "vector")
 

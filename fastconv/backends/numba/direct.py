@@ -36,8 +36,8 @@ def workspace(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, p
     """Bytes of scratch that :func:`run` allocates."""
     plan = _plan(operation, g, dtype, threads, current(), panels)
     size = plan.scratch_words * 8
-    if plan.split == BY_TILES:
-        size += (plan.shares - 1) * g.K * (g.C // g.groups) * g.R * g.S * dtype.itemsize
+    if plan.split == BY_TILES and plan.shares > 1:
+        size += plan.shares * g.K * (g.C // g.groups) * g.R * g.S * dtype.itemsize
     return size
 
 
@@ -63,6 +63,7 @@ def prepare(
     x_shape, w_shape, y_shape = g.x_shape, g.w_shape, g.y_shape
     flags = (0, BIAS_PER_CHANNEL, BIAS_PER_POSITION)[biases] | (STRICT if strict else 0)
     no_bias = NO_BIAS[dtype.type]
+    apart = operation == "backward_weight" and split == BY_TILES and shares > 1
 
     def correlate(source: np.ndarray, w: np.ndarray, target: np.ndarray, bias: np.ndarray) -> None:
         arguments = source, w, target, bias, np.empty(words, np.int64), record, tables
@@ -78,18 +79,15 @@ def prepare(
 
     def backward_weight(x: np.ndarray, w: np.ndarray, y: np.ndarray, bias: None) -> None:
         x, w, y, scratch = x.reshape(x_shape), w.reshape(w_shape), y.reshape(y_shape), np.empty(words, np.int64)
-        outs = [w] * shares
-        if split == BY_TILES:  # the shares sum over different tiles: each into an array of its own
-            outs[1:] = [np.empty_like(w) for _ in range(shares - 1)]
-
-        def share_of(flags: int, share: int) -> int:
-            return function(x, y, outs[share], scratch, record, tables, flags, share)
-
-        if workers.run(functools.partial(share_of, flags), shares):
-            workers.run(functools.partial(share_of, flags | GUARDED), shares)
-        if split == BY_TILES:
-            for out in outs[1:]:
-                w += out
+        # the shares sum over different tiles: each into an array of its own
+        out = np.empty((shares, *w_shape), dtype) if apart else w
+        arguments = x, y, out.reshape(-1, *w_shape[1:]), scratch, record, tables
+        if workers.run(functools.partial(function, *arguments, flags), shares):
+            workers.run(functools.partial(function, *arguments, flags | GUARDED), shares)
+        if apart:
+            np.add(out[0], out[1], w)
+            for part in out[2:]:
+                w += part
 
     if operation == "backward_weight":
         return backward_weight

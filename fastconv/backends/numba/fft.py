@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -61,9 +60,5 @@ def _transforms(
     poisoned = 0
     for stage, shares in enumerate(cut.stages):
         if shares:
-            poisoned |= workers.run(functools.partial(_share, function, arguments, stage, shares), shares)
+            poisoned |= workers.run(functools.partial(function, *arguments, stage, shares), shares)
     return poisoned
-
-
-def _share(function: Callable[..., int], arguments: tuple[Any, ...], stage: int, shares: int, share: int) -> int:
-    return function(*arguments, stage, share, shares)

@@ -776,8 +776,8 @@ def _fft() -> Callable[..., int]:
         plan: Any,
         flags: int,
         stage: int,
-        share: int,
         shares: int,
+        share: int,
     ) -> int:
         """One share of a stage of forward or backward_input: the filters' spectra, then the outputs.
 
@@ -842,8 +842,8 @@ def _fft_weight() -> Callable[..., int]:
         scratch: Any,
         plan: Any,
         stage: int,
-        share: int,
         shares: int,
+        share: int,
     ) -> int:
         """One share of a stage of backward_weight: the sums of products of spectra, then the weights.
 

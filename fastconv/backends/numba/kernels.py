@@ -36,7 +36,7 @@ import numba
 from numba import types
 
 from .flags import BIAS_PER_CHANNEL, BIAS_PER_POSITION, GUARDED, STRICT
-from .plan import BY_CHANNELS, BY_GROUPS, RECORD
+from .plan import BY_CHANNELS, BY_GROUPS, BY_TILES, RECORD
 from .row_blocks import row_block
 from .vector import (
     address,
@@ -585,7 +585,7 @@ def transpose_grad(
 
 def _gradient() -> Callable[[Any, Any, Any, Any, Any, Any, int, int], int]:
     def gradient(source: Any, grad: Any, out: Any, scratch: Any, plan: Any, tables: Any, flags: int, share: int) -> int:
-        """One share of backward_weight: source x, grad of y, out of w's shape (each share its own if split BY_TILES).
+        """One share of backward_weight: source x, grad of y, out of w's shape (if split BY_TILES one for each share).
 
         Returns 1 where the result is not finite and the gaps between rows were not guarded against an inf in x, so that
         the call has to be made again, GUARDED; else 0.
@@ -622,11 +622,13 @@ def _gradient() -> Callable[[Any, Any, Any, Any, Any, Any, int, int], int]:
             tile_low, tile_high = p.tiles * share // p.shares, p.tiles * (share + 1) // p.shares
 
         finite = True
+        first_row = share * p.groups * outputs if p.split == BY_TILES else 0
+        out_at = address(out) + first_row * channels * window * item
         for group in range(group_low, group_high):
             size = channels * window
             first = (group * outputs + k_low) * size
             for k in range(group * outputs + k_low, group * outputs + k_high):
-                out[k] = 0
+                out[first_row + k] = 0
             for c_from in range(0, channels, p.block_channels):
                 c_count = min(p.block_channels, channels - c_from)
                 taps = c_count * window
@@ -673,7 +675,7 @@ def _gradient() -> Callable[[Any, Any, Any, Any, Any, Any, int, int], int]:
                                     )
                         transpose(
                             source,
-                            address(out) + (k_all * channels + c_from) * window * item,
+                            out_at + (k_all * channels + c_from) * window * item,
                             channels * window * item,
                             base + p.targets_at,
                             p.position_bytes,
@@ -713,12 +715,12 @@ def _gradient() -> Callable[[Any, Any, Any, Any, Any, Any, int, int], int]:
                                         base + p.taps_at + tap * 8,
                                         guard + v * count * item,
                                         length,
-                                        address(out) + (row_of_w * window + tap) * item,
+                                        out_at + (row_of_w * window + tap) * item,
                                         channels * window * item,
                                         min(block_rows, k_here - k),
                                         min(block_cols, taps - tap),
                                     )
-            finite = finite and all_finite(source, address(out) + first * item, (k_high - k_low) * size)
+            finite = finite and all_finite(source, out_at + first * item, (k_high - k_low) * size)
         if not flags & STRICT:
             restore_mode(mode)
         return 0 if finite or guarded else 1

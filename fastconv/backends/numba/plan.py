@@ -74,7 +74,7 @@ _PANELS_TOGETHER = 4  # that a block of channels passes over, its weights in L1
 _SUMS_BYTES = 128 << 10
 
 
-# Multiply-adds, as in C: some 12 to 20 us of one thread; handing a share over takes about 10.
+# Multiply-adds, as in C: some 12 to 20 us of one thread; to wake another takes some 30.
 WORTH_THREADS = 600_000
 
 BY_GROUPS, BY_CHANNELS, BY_TILES = 0, 1, 2  # which way backward_weight is cut into shares
