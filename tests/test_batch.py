@@ -15,7 +15,7 @@ from fastconv.backends import load
 from fastconv.geometry import Geometry, conv_geometry
 
 # What the C kernels leave to their own direct summation, which the Numba one is slower at.
-C_ALONE = ("strided", "pixels are used too little")
+C_ALONE = ("strided", "pixels are used too little", "short rows with few products to a sum")
 
 
 def batch(backend: str) -> Any:
