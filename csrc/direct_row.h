@@ -4,7 +4,7 @@
  *
  * With 10 or 16 products to a sum, what surrounds the multiply-adds decides: outputs are stored straight to their
  * place, tile after tile within one function. A block of a signal is packed padded, its stride phases apart (pack.h),
- * so that it stays in level 1 while all output channels pass over it; each writes a run of some KB. A tile is
+ * so that it stays in level 2 while all output channels pass over it; each writes a run of some KB. A tile is
  * FC_SIGNAL_CHANNELS channels x FC_SIGNAL_VECTORS vectors; blocks end in a tile that overlaps, so stores are whole.
  * Against gemm.h: up to 3 times as fast, most where there are fewest products (Zen 3: 80% of peak where outputs stay in
  * level 3; 1 to 512 channels of 16 taps, stride 8: 1.7 times). Against the rows of direct.h, which lay out a table of
@@ -25,7 +25,7 @@ enum { FC_SIGNAL_CHANNELS = 6, FC_SIGNAL_VECTORS = 4 };
 enum { FC_SIGNAL_CHANNELS = 4, FC_SIGNAL_VECTORS = 3 };
 #endif
 enum {
-    FC_SIGNAL_BYTES = 16 << 10,               /* a packed block: half of level 1 */
+    FC_SIGNAL_BYTES = 96 << 10,               /* a packed block; of 16 KB: runs of y are short, up to 1.07 slower */
     FC_SIGNAL_TAPS = FC_CHUNK + FC_CHUNK / 2, /* summed in registers at once: as many as direct.h sums at once */
     FC_SIGNAL_PLANES = 32,                    /* most channels x phases of a packed block */
     FC_SIGNAL_LEAST_OUTPUTS = 4,
