@@ -389,6 +389,8 @@ def _correlate() -> Callable[[Any, Any, Any, Any, Any, Any, Any, int, int], int]
             vectors = (flat + count - 1) // count
             fill = vectors * count + p.span_h * p.pitch + p.span_w
             shape_of_tile = (images, rows, row_from, column_from, fill)
+            # positions without gaps, as in the target: patches, and what is read in place
+            gapless = in_place or (not p.backward and images == 1 and cols == p.pitch and cols == target_width)
             if in_place:
                 plane = (image_from * p.groups + group) * channels
                 packed = address(source) + plane * p.channel_bytes + column_from * item
@@ -450,7 +452,7 @@ def _correlate() -> Callable[[Any, Any, Any, Any, Any, Any, Any, int, int], int]
                                 (first_row, row_bytes, rows_here),
                                 (start, bias_step),
                                 (out, out_stride),
-                                (1 if direct else 0, flat // count if in_place else 0, place, target_plane * item),
+                                (1 if direct else 0, flat // count if gapless else 0, place, target_plane * item),
                                 (base + p.panels_at, base + p.segments_at, base + p.pieces_at),
                                 p,
                             )

@@ -703,7 +703,7 @@ def gather_rows(
         vectors = builder.sdiv(emit.plus(columns, emit.lanes - 1), emit.const(emit.lanes))
         step_bytes = emit.times(step, emit.element_bytes)
 
-        def each(prepare: Callable[[Any], Callable[[Any], Any]]) -> None:
+        def each(step: int) -> None:
             # Columns of vectors from the right, rows inside: the masks are made once for all rows, and what spills over
             # from the last column is overwritten by the first, which comes after it.
             with emit.loop(vectors) as done:
@@ -717,31 +717,30 @@ def gather_rows(
                         value = load(builder.add(read, builder.mul(row, source_stride)))
                         emit.store(value, builder.add(write, builder.mul(row, out_stride)))
 
-                if target.masks or prepare is not by_one:
-                    copy(prepare(first))
+                if target.masks or step == 0:
+                    copy(by(step, first, False) if step else by_many(first))
                 else:  # a masked load is a branch for each lane: only where it has to be
-                    whole = builder.and_(
-                        builder.icmp_signed(">=", first, low),
-                        builder.icmp_signed("<=", emit.plus(first, emit.lanes), high),
-                    )
+                    end = emit.plus(first, emit.lanes + (step > 1))  # whole vectors end behind the last column
+                    whole = builder.and_(builder.icmp_signed(">=", first, low), builder.icmp_signed("<=", end, high))
                     with builder.if_else(whole) as (then, otherwise):
                         with then:
-                            copy(emit.load)
+                            copy(by(step, first, True))
                         with otherwise:
-                            copy(prepare(first))
+                            copy(by(step, first, False))
 
-        def by_one(first: Any) -> Callable[[Any], Any]:
-            mask = emit.between(first, 1, low, high)
-            return lambda place: emit.load_masked(place, mask)
-
-        def by_two(first: Any) -> Callable[[Any], Any]:
-            bounds = emit.times(low, 2), emit.plus(emit.times(high, 2), -1)
-            start = emit.times(first, 2)
-            masks = [emit.between(emit.plus(start, half * emit.lanes), 1, *bounds) for half in (0, 1)]
+        def by(step: int, first: Any, whole: bool) -> Callable[[Any], Any]:
+            """Every step-th element of as many vectors: the even ones, of these the even ones and so on."""
+            bounds = emit.times(low, step), emit.plus(emit.times(high, step), 1 - step)
+            starts = [emit.plus(emit.times(first, step), part * emit.lanes) for part in range(step)]
+            masks = [] if whole else [emit.between(start, 1, *bounds) for start in starts]
 
             def load(place: Any) -> Any:
-                a, b = (emit.load_masked(emit.plus(place, half * emit.vector_bytes), masks[half]) for half in (0, 1))
-                return emit.shuffle(a, b, range(0, 2 * emit.lanes, 2))
+                places = [emit.plus(place, part * emit.vector_bytes) for part in range(step)]
+                parts = [emit.load(each) for each in places] if whole else [*map(emit.load_masked, places, masks)]
+                while len(parts) > 1:
+                    even = range(0, 2 * emit.lanes, 2)
+                    parts = [emit.shuffle(a, b, even) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+                return parts[0]
 
             return load
 
@@ -772,9 +771,9 @@ def gather_rows(
                 with then:
                     along()
                 with otherwise:
-                    each(by_one)
+                    each(1)
 
-        emit.cases(step, {1: one, 2: lambda: each(by_two)}, lambda: each(by_many))
+        emit.cases(step, {1: one, 2: lambda: each(2), 4: lambda: each(4)}, lambda: each(0))
 
     return addresses(like, 9), void(lambda emit, args: call_apart(emit, "gather_rows", body, args))
 
