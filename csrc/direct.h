@@ -551,6 +551,8 @@ static size_t FC(direct_forward_workspace)(const fc_geometry *g, int threads) {
     threads = fc_worthwhile_threads(g, threads);
     if (direct_one_row(g))
         return FC(direct_row_bytes)(g, threads);
+    if (FC(direct_by_planes)(g))
+        return FC(direct_plane_bytes)(g, threads);
     const FC(direct) d = FC(plan_forward)(g, threads);
     return FC(direct_bytes)(&d, threads);
 }
@@ -581,6 +583,10 @@ static void FC(direct_forward)(const fc_call *call) {
     const int threads = fc_worthwhile_threads(&call->geometry, call->threads);
     if (direct_one_row(&call->geometry)) {
         FC(direct_row_forward)(call, threads);
+        return;
+    }
+    if (FC(direct_by_planes)(&call->geometry)) {
+        FC(direct_plane_forward)(call, threads);
         return;
     }
     FC(direct) d = FC(plan_forward)(&call->geometry, threads);

@@ -31,7 +31,9 @@ enum {
     FC_SIGNAL_LEAST_OUTPUTS = 4,
     FC_SIGNAL_LEAST_COLUMNS = 256,
     FC_SIGNAL_SHORT = 48, /* most products to a sum in short rows, and in those of a single vector */
-    FC_SIGNAL_SHORTEST = 9
+    FC_SIGNAL_SHORTEST = 9,
+    FC_PLANES_BYTES = 24 << 10, /* copies of a plane (direct_plane.h), and uses of a copied pixel that they are worth */
+    FC_PLANES_USES = 40
 };
 
 /* Whether short 1-D rows are best computed where they are, their last vectors overlapping: against batch.h 1.05 to 2
@@ -154,6 +156,21 @@ FC_NOINLINE void FC(run_signal)(ptrdiff_t channels, const FC(signal_run) *run) {
     }
 }
 
+/* `outputs` channels, as many at a time as are best. */
+static void FC(run_signals)(ptrdiff_t outputs, FC(signal_run) run) {
+    const ptrdiff_t cb = fc_ceil_div(outputs, fc_ceil_div(outputs, FC_SIGNAL_CHANNELS)), rest = outputs % cb;
+    run.runs = outputs / cb;
+    FC(run_signal)(cb, &run);
+    if (!rest)
+        return;
+    run.w += (outputs - rest) * run.taps;
+    run.y += (outputs - rest) * run.y_channel;
+    if (run.bias)
+        run.bias += (outputs - rest) * run.bias_channel;
+    run.runs = 1;
+    FC(run_signal)(rest, &run);
+}
+
 /* ---- items */
 
 typedef struct {
@@ -176,7 +193,6 @@ static void FC(direct_row_item)(void *context, ptrdiff_t i, int number) {
     const ptrdiff_t j0 = fc_part(s->cols, s->boxes_w, block), end = fc_part(s->cols, s->boxes_w, block + 1);
     const ptrdiff_t first = fc_part(d->outputs, d->parts, part), after = fc_part(d->outputs, d->parts, part + 1);
     const ptrdiff_t channel = group * d->outputs + first, outputs = after - first;
-    const ptrdiff_t cb = fc_ceil_div(outputs, fc_ceil_div(outputs, FC_SIGNAL_CHANNELS)), rest = outputs % cb;
     FC(signal_run) run = {.x = box, .offset = d->offsets, .taps = d->taps, .cols = end - j0};
     const real *bias = d->call->bias;
     run.y_channel = s->dst_channel;
@@ -189,16 +205,7 @@ static void FC(direct_row_item)(void *context, ptrdiff_t i, int number) {
         run.w = (const real *)d->call->w + channel * d->taps;
         run.y = (real *)d->call->y + image * s->dst_row + channel * s->dst_channel + j0;
         run.bias = bias;
-        run.runs = outputs / cb;
-        FC(run_signal)(cb, &run);
-        if (!rest)
-            continue;
-        run.w += (outputs - rest) * d->taps;
-        run.y += (outputs - rest) * run.y_channel;
-        if (bias)
-            run.bias += (outputs - rest) * run.bias_channel;
-        run.runs = 1;
-        FC(run_signal)(rest, &run);
+        FC(run_signals)(outputs, run);
     }
 }
 
@@ -243,3 +250,5 @@ static void FC(direct_row_forward)(const fc_call *call, int threads) {
             d.offsets[c * g->S + q] = fc_forward_offset(s, c, 0, q);
     fc_parallel(threads, s->boxes_h * s->groups * s->boxes_w * d.parts, call->keep_denormals, FC(direct_row_item), &d);
 }
+
+#include "direct_plane.h"
