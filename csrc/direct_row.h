@@ -26,6 +26,7 @@ enum { FC_SIGNAL_CHANNELS = 4, FC_SIGNAL_VECTORS = 3 };
 #endif
 enum {
     FC_SIGNAL_BYTES = 96 << 10,               /* a packed block; of 16 KB: runs of y are short, up to 1.07 slower */
+    FC_SIGNAL_NEAR = 16 << 10,                /* packed short rows: half of level 1 */
     FC_SIGNAL_TAPS = FC_CHUNK + FC_CHUNK / 2, /* summed in registers at once: as many as direct.h sums at once */
     FC_SIGNAL_PLANES = 32,                    /* most channels x phases of a packed block */
     FC_SIGNAL_LEAST_OUTPUTS = 4,
@@ -221,7 +222,7 @@ static FC(direct_row) FC(plan_direct_row)(const fc_geometry *g, int threads) {
     s->box_cols = fc_ceil_div(s->cols, s->boxes_w);
     s->box_rows = 1;
     if (s->cols < FC_SIGNAL_LEAST_COLUMNS)
-        s->box_rows = fc_clip(limit / (depth * (s->cols + s->halo_w + LANES)), 1,
+        s->box_rows = fc_clip(FC_SIGNAL_NEAR / (ptrdiff_t)sizeof(real) / (depth * (s->cols + s->halo_w + LANES)), 1,
                               fc_max(1, s->rows / fc_max(4 * threads, 8)));
     s->boxes_h = fc_ceil_div(s->rows, s->box_rows);
     fc_pack_sizes(s, LANES, (double)d.taps);
