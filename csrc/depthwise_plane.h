@@ -11,9 +11,9 @@
  * one below it needs (Zen 3, other cores busy: 96 planes of 112x112, 9.6 MB, 1.4 to 2 times as fast; 768 of 28x28, 4.8
  * MB, 0.93).
  *
- * A gradient of several outputs a channel is the sum of as many planes. Tiles go over some of them at a time, whose rows
- * stay in level 1, and add to what is there: 32 planes of 28x28, 64 times: 1.8 times as fast as direct, which packs them;
- * 64 planes of 180x180, 2.5 times, of 512x512, 2 times (Zen 3).
+ * A gradient of several outputs a channel is the sum of as many planes. Tiles go over some of them at a time, whose
+ * rows stay in level 1, and add to what is there (Zen 3, against direct, which packs them: 32 planes of 28x28, 64
+ * images, 1.8 times as fast; 64 planes of 180x180, 2.4 times; of 512x512, 1.9 times).
  *
  * An item is a plane or a part of its rows. Workspace: the turned weights (backward_input). */
 
@@ -84,8 +84,8 @@ FC_INLINE void FC(plane_tile)(const int R, const int RB, const FC(depthwise_plan
     }
 }
 
-/* RB rows of the sum over `sources` sources, added to what is there. The loop goes over single taps: compilers mix three
- * of them into spills. */
+/* RB rows of the sum over `sources` sources, added to what is there. The loop goes over single taps, as compilers mix
+ * three of them into spills. */
 FC_INLINE void FC(plane_sum)(const int RB, const FC(depthwise_plane) *d, const FC(plane_run) *run, ptrdiff_t sources,
                              int add) {
     const ptrdiff_t W = d->W, cols = d->cols, last = cols - LANES, taps = d->taps, down = d->H * W - 2;

@@ -73,7 +73,7 @@ def test_wheel_holds_no_source_of_the_extension_and_is_small(distributions):
     assert {"fastconv/py.typed", "fastconv/backends/_kernels.pyi"} <= sizes.keys()
     data = sum(size for name, size in sizes.items() if name.endswith(".xz"))
     assert 0 < data <= 7.6 * MB
-    assert sum(sizes.values()) - data < 2.4 * MB
+    assert sum(sizes.values()) - data < 2.7 * MB
     assert wheel.stat().st_size < 10 * MB
 
 
