@@ -215,7 +215,9 @@ class _Depthwise(_Algorithm):
         return super().unsupported(operation, g, dtype) or depthwise_plan.unsupported(operation, g)
 
     def unwise(self, operation: str, g: Geometry, dtype: np.dtype[Any], threads: int) -> str | None:
-        return depthwise_plan.unwise(operation, g, threads)
+        from .cpu import current
+
+        return depthwise_plan.unwise(operation, g, threads, current().vector_bytes)
 
 
 class _Direct(_Prepared):

@@ -49,6 +49,7 @@ MODULES = {
     "depthwise_planes": "depthwise_plane_kernels",
     "depthwise_rows": "depthwise_kernels",
     "depthwise_spread": "depthwise_pair_kernels",
+    "depthwise_sums": "depthwise_plane_kernels",
     "depthwise_row_weights": "depthwise_kernels",
     "depthwise_weights": "depthwise_weight_kernels",
     "serve": "workers_kernels",

@@ -74,7 +74,7 @@ def _run_in_place(
 ) -> bool:
     """Whether the weights are finite, and the result so done: others must meet the padding, as 0 times inf is NaN."""
     source, target = (x, y) if operation == "forward" else (y, x)
-    weights = _turned(w, g) if operation == "backward_input" and cut.in_place == "depthwise_planes" else w
+    weights = _turned(w, g) if operation == "backward_input" and cut.in_place != "depthwise_spread" else w
     values = NO_BIAS[x.dtype.type] if bias is None or bias.ndim > 1 else bias
     function = kernel(cut.in_place, x.dtype, current())
     arguments = (

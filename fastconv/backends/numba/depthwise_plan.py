@@ -17,6 +17,7 @@ from .plan import worth_threads
 
 KERNEL_ROWS = 7  # most
 TILE_ROWS = (8, 7, 4, 1)  # of a tile, 7 under odd kernels alone
+SUM_ROWS = (10, 9, 8, 7, 6, 5, 4, 1)  # of a tile that is summed over several planes
 COLUMN_ROWS = 8  # that a column goes down at least: its start costs about one
 SHORT_ROW = 24  # below, several rows to a vector are better
 ROW_ENDS = 512  # outputs near a row's end that are computed at a time
@@ -25,6 +26,8 @@ ROW_TAPS = 6  # backward_weight: in registers, two sums each
 ROW_MOST_TAPS = 32  # backward_weight: above, register blocks of several taps and vectors load less
 _BYTES = 16 << 10  # a packed block: half of level 1
 _FAR = 6 << 20  # bytes of source and result that do not stay near the core, where planes are not packed
+_SOURCES = 20 << 10  # bytes of the planes that a tile of sums goes over at a time, as far as they are narrow
+_WIDE = 64  # columns
 _COLUMNS = 1024  # most columns of a block
 
 _FIELDS = (
@@ -38,6 +41,7 @@ _FIELDS = (
     *("dilation", "reach"),
     "parts",  # backward_weight: of a channel's outputs
     "far",  # planes read where they are: source and target are large
+    *("together", "ahead"),  # sums of such planes: how many at a time, and elements to what is asked for, or 0
     *("box_at", "phases_at", "worker_words", "shares"),
 )
 RECORD = np.dtype([(name, np.int64) for name in _FIELDS])
@@ -75,13 +79,13 @@ def _unsupported_backward_input(g: Geometry) -> str | None:
     return None
 
 
-def unwise(operation: str, g: Geometry, threads: int) -> str | None:
+def unwise(operation: str, g: Geometry, threads: int, vector_bytes: int) -> str | None:
     """Why they would be a poor choice, or None."""
     if operation == "backward_weight":
         return _unwise_weight(g, threads)
     if g.R == 1 and (g.Q if operation == "forward" else g.W) < SHORT_ROW:
         return "rows so short that several should share a vector"
-    if operation == "backward_input" and g.K // g.groups > 12:
+    if operation == "backward_input" and g.K // g.groups > 12 and not _in_place(operation, g, vector_bytes // 4):
         return "more than 12 outputs a channel: they are packed apart"
     return None
 
@@ -115,7 +119,7 @@ def plan(operation: str, g: Geometry, threads: int, lanes: int, item: int, packe
     """The plan of an operation; `packed`: even where planes could be read where they are."""
     threads = worth_threads(g, threads)
     in_place = "" if packed else _in_place(operation, g, lanes)
-    if in_place == "depthwise_planes":
+    if in_place in ("depthwise_planes", "depthwise_sums"):
         values = _in_place_plan(operation, g, threads, item)
     elif in_place:
         values = _pairs_plan(operation, g, threads, item)
@@ -139,8 +143,10 @@ def plan(operation: str, g: Geometry, threads: int, lanes: int, item: int, packe
 
 def _in_place(operation: str, g: Geometry, lanes: int) -> str:
     """The kernel that reads planes where they are, or "": see ``csrc/depthwise_plane.h`` and ``depthwise_pairs.h``."""
-    plain = g.dilation == (1, 1) and g.groups == g.K
-    if operation == "backward_weight" or (g.R, g.S) != (3, 3) or not plain:
+    one = g.groups == g.K  # output a channel
+    if operation == "backward_weight" or (g.R, g.S) != (3, 3) or g.dilation != (1, 1):
+        return ""
+    if not one and (operation == "forward" or g.stride != (1, 1)):
         return ""
     if g.stride == (2, 2):
         if operation == "forward":
@@ -151,7 +157,9 @@ def _in_place(operation: str, g: Geometry, lanes: int) -> str:
     (top, left), (H, W), (rows, cols) = _planes(operation, g)
     paddings = (top, left, rows + 2 - top - H, cols + 2 - left - W)
     inside = min(top, left) >= 0 and max(paddings) <= 2
-    return "depthwise_planes" if inside and H >= 3 and min(W, cols) >= lanes else ""
+    if not inside or H < 3 or min(W, cols) < lanes:
+        return ""
+    return "depthwise_planes" if one else "depthwise_sums"
 
 
 def _planes(operation: str, g: Geometry) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
@@ -169,10 +177,16 @@ def _parts(planes: int, rows: int, least: int, threads: int) -> int:
 def _in_place_plan(operation: str, g: Geometry, threads: int, item: int) -> dict[str, int]:
     pads, source, (rows, cols) = _planes(operation, g)
     planes = g.N * g.groups
-    parts = _parts(planes, rows, TILE_ROWS[0], threads)
-    values = {"groups": g.groups, "rows": rows, "cols": cols, "pad_h": pads[0], "pad_w": pads[1]}
+    sources = g.K // g.groups  # one in forward
+    parts = _parts(planes, rows, TILE_ROWS[0] if sources == 1 else SUM_ROWS[0], threads)
+    values = {"groups": g.groups, "sources": sources, "rows": rows, "cols": cols, "pad_h": pads[0], "pad_w": pads[1]}
     values |= {"from_h": source[0], "from_w": source[1], "blocks_h": parts, "items": planes * parts}
-    values["far"] = int(planes * (source[0] * source[1] + rows * cols) * item > _FAR)
+    size = sources * source[0] * source[1]
+    values["far"] = int(planes * (size + rows * cols) * item > _FAR)
+    tile_bytes = (SUM_ROWS[0] + 2) * min(source[1], _WIDE // 2) * item
+    values["together"] = min(max(4, _SOURCES // tile_bytes), sources)
+    if values["far"]:  # what is further along the row, or the next result's source
+        values["ahead"] = _WIDE if source[1] >= _WIDE else size
     return values | {"end": 0}
 
 
