@@ -177,6 +177,8 @@ SHAPE_CASES_2D = [
     c("depthwise_small_plane_strided", (15, 15), 6, 6, 3, padding=1, groups=6, stride=2),
     c("depthwise_dilated", (15, 15), 6, 6, 3, padding=2, groups=6, dilation=2),
     c("depthwise_plane_multiplier", (8, 9), 3, 9, 3, padding=1, groups=3),
+    c("depthwise_plane_sums", (14, 21), 2, 74, 3, padding=1, groups=2, n=2),
+    c("depthwise_plane_sums_cropped", (9, 17), 1, 6, 3, padding=(2, 0)),
     c("depthwise_strided_multiplier", (16, 35), 2, 4, 5, padding=2, groups=2, stride=2),
     *(c(f"depthwise_rows_{p}", (p, 10), 2, 2, 3, padding=1, groups=2) for p in (1, 2, 3, 8, 13)),
     *(c(f"depthwise_kernel_{r}", (11, 18), 2, 2, (r, 3), padding=1, groups=2) for r in (2, 4, 6)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -229,10 +230,34 @@ def random_geometries(count: int) -> list[Geometry]:
     return found
 
 
+def geometries_of_several_outputs(count: int) -> list[Geometry]:
+    """3x3 planes, most of them of stride 1, whose channels have one output or many."""
+    draw = random.Random(3)
+    found: list[Geometry] = []
+    while len(found) < count:
+        groups, outputs = draw.choice([1, 3]), draw.choice([1, 5, 12, 13, 40])
+        size = draw.choice([3, 5, 20]), draw.choice([3, 4, 5, 7, 8, 9, 15, 16, 17, 40])
+        arguments = draw.choice([1, 1, 1, 2]), draw.randint(0, 3), draw.choice([1, 1, 1, 2]), groups
+        try:
+            found.append(conv_geometry(2, (2, groups, *size), (outputs * groups, 1, 3, 3), *arguments)[0])
+        except ValueError:
+            continue
+    return found
+
+
 @pytest.mark.skipif("cython" not in fc.backends(), reason="the extension was not built: nothing to compare with")
 @pytest.mark.parametrize("kernels", [k for k in all_kernels() if k.backend == "numba"], ids=str)
-@pytest.mark.parametrize("name", ["gemm", "depthwise"])
-def test_backward_weight_is_chosen_as_in_c(kernels: Kernels, name: str) -> None:
+@pytest.mark.parametrize(
+    ("operation", "name", "geometries"),
+    [
+        ("backward_weight", "gemm", random_geometries),
+        ("backward_weight", "depthwise", random_geometries),
+        ("backward_input", "depthwise", geometries_of_several_outputs),
+    ],
+)
+def test_gradients_are_chosen_as_in_c(
+    kernels: Kernels, operation: str, name: str, geometries: Callable[[int], list[Geometry]]
+) -> None:
     """The rule is written twice, as this backend works without the extension."""
     modules = load("cython"), load("numba")
     before = [module.isa() for module in modules]
@@ -241,9 +266,9 @@ def test_backward_weight_is_chosen_as_in_c(kernels: Kernels, name: str) -> None:
     try:
         pair = [next(a for a in module.ALGORITHMS if a.name == name) for module in modules]
         chosen = 0
-        for g in random_geometries(400):
+        for g in geometries(400):
             for dtype, threads in (("float32", 1), ("float64", 2)):
-                question = "backward_weight", g, np.dtype(dtype)
+                question = operation, g, np.dtype(dtype)
                 answers = [a.unsupported(*question) or a.unwise(*question, threads) for a in pair]
                 assert (answers[0] is None) == (answers[1] is None), (g, dtype, threads, answers)
                 chosen += answers[0] is None
