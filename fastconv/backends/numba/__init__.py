@@ -10,6 +10,7 @@
     build       the machine code of a kernel, by way of numba; machine_code loads it, without numba; flags: its options
     kernels     the two kernels: packing and loops in plain Numba
     vector      the register blocks: LLVM vector IR; row_blocks, those that go along rows
+    columns     direct's backward_input to few channels, one product added into place: columns_plan, columns_kernels
     gemm        direct, with vectors of positions copied side by side before use; gemm_rule says where that pays;
                 backward_weight as a matrix product: gemm_weight, gemm_weight_plan, gemm_weight_kernels
     winograd    Winograd's algorithm, in the same order: winograd, winograd_plan, winograd_kernels, winograd_blocks;

@@ -37,6 +37,7 @@ MODULES = {
     "batch": "batch_kernels",
     "correlate": "kernels",
     "gradient": "kernels",
+    "columns": "columns_kernels",
     "gemm_weight": "gemm_weight_kernels",
     "winograd": "winograd_kernels",
     "winograd_strided": "winograd_kernels",
@@ -61,6 +62,7 @@ _SOURCES = {
     "small_kernels": (),
     "batch_kernels": ("batch_plan",),
     "kernels": ("plan", "row_blocks"),
+    "columns_kernels": ("columns_plan", "depthwise_plane_kernels", "depthwise_plan"),
     "gemm_weight_kernels": ("gemm_weight_plan",),
     "winograd_kernels": ("winograd_blocks", "winograd_plan"),
     "winograd_weight_kernels": (

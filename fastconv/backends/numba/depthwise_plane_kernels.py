@@ -27,7 +27,8 @@ _LINE = 64
 _TILES = [(R, rows) for R in (1, 2, 3) for rows in TILE_ROWS if R == 3 or rows == 1]  # kernel rows, rows of the tile
 
 
-def _ask_for(e: Emit, place: Any, write: int, level: int = 3) -> None:
+def ask_for(e: Emit, place: Any, write: int, level: int = 3) -> None:
+    """A line of the cache, into the levels down to `level` (3: all)."""
     pointer = e.builder.inttoptr(place, ir.IntType(8).as_pointer())
     numbers = [ir.Constant(I32, value) for value in (write, level, 1)]  # 3: into all levels; data
     kind = ir.FunctionType(ir.VoidType(), [pointer.type, *(number.type for number in numbers)])
@@ -50,8 +51,8 @@ def _tile(R: int, rows: int, e: Emit, args: Sequence[Any]) -> None:
             lines = builder.and_(e.times(number, e.vector_bytes), e.const(_LINE - 1))
             with builder.if_then(builder.and_(builder.icmp_signed("!=", far, e.const(0)), _is_zero(e, lines))):
                 for i in range(rows):
-                    _ask_for(e, builder.add(pixels, builder.mul(x_row, e.const(rows + R - 1 + i))), 0)
-                    _ask_for(e, builder.add(to, builder.mul(y_row, e.const(rows + i))), 1)
+                    ask_for(e, builder.add(pixels, builder.mul(x_row, e.const(rows + R - 1 + i))), 0)
+                    ask_for(e, builder.add(to, builder.mul(y_row, e.const(rows + i))), 1)
         for slot in sums:
             builder.store(start, slot)
         inside = builder.and_(
@@ -150,7 +151,7 @@ def _sum_tile(rows: int, e: Emit, args: Sequence[Any]) -> None:
                 place = builder.add(pixels, builder.mul(source, down))
                 with builder.if_then(builder.icmp_signed("!=", ahead, e.const(0))):
                     for i in range(rows):
-                        _ask_for(e, builder.add(builder.add(place, ahead), e.times(x_row, 1 + i)), 0, 2)
+                        ask_for(e, builder.add(builder.add(place, ahead), e.times(x_row, 1 + i)), 0, 2)
                 _add_source(e, builder.add(w, e.times(source, 3 * e.element_bytes)), w_row, place, x_row, sums, None)
             with some:
                 masks = _inside(e, left, width)

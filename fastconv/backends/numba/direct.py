@@ -1,4 +1,7 @@
-"""Direct summation with the two kernels of :mod:`.kernels`; forward and backward_input also by way of panels (gemm)."""
+"""Direct summation with the two kernels of :mod:`.kernels`; forward and backward_input also by way of panels (gemm).
+
+backward_input to few channels is one product, added into place: :mod:`.columns`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ...geometry import Geometry
-from . import workers
+from . import columns, workers
+from .columns_plan import by_columns
 from .compiled import kernel
 from .cpu import Isa, current
 from .flags import BIAS_PER_CHANNEL, BIAS_PER_POSITION, GUARDED, STRICT
@@ -32,8 +36,14 @@ def _plan(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, isa: 
     return correlate_plan(operation, g, dtype.itemsize, threads, isa, panels)
 
 
+def _as_columns(operation: str, g: Geometry, dtype: np.dtype[Any], panels: bool) -> bool:
+    return operation == "backward_input" and not panels and by_columns(g, dtype.itemsize, current())
+
+
 def workspace(operation: str, g: Geometry, dtype: np.dtype[Any], threads: int, panels: bool = False) -> int:
     """Bytes of scratch that :func:`run` allocates."""
+    if _as_columns(operation, g, dtype, panels):
+        return columns.workspace(g, dtype, threads)
     plan = _plan(operation, g, dtype, threads, current(), panels)
     size = plan.scratch_words * 8
     if plan.split == BY_TILES and plan.shares > 1:
@@ -59,6 +69,8 @@ def prepare(
     panels: bool = False,
 ) -> Callable[..., None]:
     """The operation as a function of (x, w, y, bias): see :mod:`fastconv.repeated`; `panels`: see :mod:`.gemm`."""
+    if _as_columns(operation, g, dtype, panels):
+        return columns.prepare(g, dtype, threads, strict)
     (record, tables, shares, split, words), function = _prepare(operation, g, dtype, threads, current(), panels)
     x_shape, w_shape, y_shape = g.x_shape, g.w_shape, g.y_shape
     flags = (0, BIAS_PER_CHANNEL, BIAS_PER_POSITION)[biases] | (STRICT if strict else 0)
