@@ -19,7 +19,7 @@ import fastconv as fc
 settings.register_profile(
     "fastconv",
     deadline=None,  # a first call may compile, and CI machines stall
-    max_examples=40,
+    max_examples=30,
     derandomize=bool(os.environ.get("CI")),
     # The fixtures that hypothesis' tests use choose a backend for the whole test, which is what is wanted.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.differing_executors],

@@ -95,7 +95,7 @@ def test_small_integers_are_exact(fast_kernels: Kernels, name: str) -> None:
             for algorithm in able(fast_kernels, operation, g, dtype):
                 for bias in biases(g, cases.integers, dtype) if operation == "forward" else [None]:
                     right = add_bias(expected, bias)
-                    for threads in (1, 2, 3):
+                    for threads in (1, 3):  # the next test takes 2
                         got = carry_out(algorithm, operation, g, arrays, bias, threads)
                         label = f"{algorithm.name} {operation} {dtype} threads={threads}"
                         if algorithm.exact:
@@ -184,7 +184,7 @@ def geometries(draw: st.DrawFn, axes: int) -> Geometry:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_random_geometries(fast_kernels: Kernels, axes: int, operation: str, data: st.DataObject) -> None:
     g = data.draw(geometries(axes))

@@ -408,7 +408,7 @@ def test_one_dimension_is_one_row_of_two(fast_kernels: Kernels, case: cases.Case
 # ---- anything at all
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_random_calls(axes: int, data: st.DataObject) -> None:
     """Random shapes, padding forms and modes, biases, masks: forward, gradients, transposed, against the reference."""

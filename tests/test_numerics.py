@@ -93,7 +93,7 @@ def test_they_reach_what_depends_on_them_and_nothing_else(fast_kernels: Kernels,
                         assert np.isfinite(got).all() == np.isfinite(right).all(), label
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_several_at_random_places(fast_kernels: Kernels, data: st.DataObject) -> None:
     case = data.draw(st.sampled_from(SPECIAL))

@@ -202,7 +202,7 @@ def test_grad_matches_torch(torch: Any, case: cases.Case, dtype: str) -> None:
         assert_close(getattr(fc.grad, name)(*mine, *steps), getattr(torch.nn.grad, name)(*theirs, *steps), terms, name)
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_random_cases_match_torch(torch: Any, axes: int, data: st.DataObject) -> None:
     draw = data.draw
