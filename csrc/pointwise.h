@@ -29,7 +29,8 @@ enum {
 };
 
 static const char *pointwise_unsupported(const fc_geometry *g) {
-    if (g->R != 1 || g->S != 1 || g->stride_h != 1 || g->stride_w != 1 || g->P != g->H || g->Q != g->W)
+    /* sizes too: padding before may be made up for by cropping after */
+    if (!fc_pointwise(g) || g->stride_h != 1 || g->stride_w != 1 || g->P != g->H || g->Q != g->W)
         return "a kernel other than 1x1, a stride or padding";
     return NULL;
 }

@@ -328,6 +328,7 @@ TRANSPOSED_GEOMETRIES = {
     "output_padding_columns": transposed_geometry(1, (2, 33, 40), (33, 1, 6), 9, ((3, 0),), 8),
     "output_padding_stride_2": transposed_geometry(2, (1, 9, 6, 5), (9, 8, 3, 3), 2, (1, 0), 1),
     "output_padding_2d_dilated": transposed_geometry(2, (1, 2, 4, 5), (2, 3, 2, 3), 1, (0, 2), (1, 2), 1, (2, 3)),
+    "pointwise_cropped_and_padded": Geometry(1, 9, 1, 50, 2, 1, 1, 1, 50, (1, 1), (0, 1), (1, 1), 1),
     "transposed_cropped": transposed_geometry(1, (1, 2, 7), (2, 3, 5), 2, ((4, 1),), 1),
     "transposed_one_left": transposed_geometry(1, (1, 2, 5), (2, 3, 3), 1, 3),
 }
